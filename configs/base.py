@@ -1,0 +1,169 @@
+"""Every field of a run, its default and what it means; every other config starts from here."""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Return the defaults: the XLM recipe (Lample & Conneau 2019) at a small size."""
+    parse(arg)
+    config = ConfigDict()
+    config.seed = 0  # masks, dropout, initial parameters, order of the data
+
+    config.data = data = ConfigDict()
+    data.languages = ("en",)  # codes of xlmjax.languages that the model has embeddings for
+    data.pairs = ()  # "en-fr": languages of parallel text, each pair named once, in any order
+    # Where text comes from: FORMAT:PATTERN. Formats: `text` one example a line; `aligned` two files
+    # line by line; `tsv` two columns; `keyed` KEY<tab>text in two files, joined on KEY; `demo` the
+    # built-in generator. Patterns hold {lang} (text, aligned, keyed) or {a} and {b} (tsv; both
+    # orders are looked for) and may be globs; .gz is read as such.
+    data.train = ConfigDict({"text": ("demo:",), "parallel": ("demo:",)})
+    data.validation = ConfigDict({"text": ("demo:",), "parallel": ("demo:",)})
+    data.modules = ()  # Python modules that register further seqio tasks, imported by `prepare`
+    # What to train on: seqio mixture or task names; "mlm" and "tlm" stand for `mlm.LANG` of every
+    # language and `tlm.A_B` of every pair above.
+    data.mixture = ("mlm",)
+    data.stores = "runs/stores"  # where prepared token stores live
+    data.auto_prepare = True  # `train` prepares missing stores in a child process
+    data.num_shards = 4  # shards a store; the content does not depend on it
+    data.vocabulary = "runs/vocabulary.model"  # SentencePiece model file
+    data.lowercase = False  # True with strip_accents: the preprocessing of XLM-15
+    data.strip_accents = False  # removes combining marks (Unicode Mn) after NFD
+    data.max_words = 0  # lines of more white-space words are dropped and counted; 0 keeps all
+    data.max_tokens = 0  # examples of more tokens are dropped and counted; 0 keeps all
+    data.layout = ConfigDict({"text": "stream", "pair": "pack"})  # stream | pack, by kind of store
+    # Mixing: alpha | temperature | unimax | explicit, see docs/sampling.md.
+    data.mixing = ConfigDict()
+    data.mixing.kind = "alpha"
+    data.mixing.alpha = 0.7  # q ~ p^alpha: 1.0 follows the corpus, 0.0 is uniform
+    data.mixing.temperature = 1.0  # q ~ p^(1/temperature), for kind="temperature"
+    data.mixing.max_epochs = 4.0  # for kind="unimax"
+    data.mixing.rates = ()  # (("mlm.en", 2.0), ...), for kind="explicit"
+    data.mixing.pair_share = 0.5  # share of rows that come from pairs (TLM); -1 leaves it to mixing
+    # Stages: ((first step, "mixing.field=value", ...), ...) change any field of `mixing` on the way.
+    data.mixing.stages = ()
+    data.prefetch = 2  # batches read ahead
+    data.verify = True  # check the checksum of every shard before the first step
+
+    config.vocab = vocab = ConfigDict()  # for `xlmjax vocab`
+    vocab.size = 32_000
+    vocab.kind = "unigram"  # unigram | bpe
+    vocab.alpha = 0.5  # lines a language are sampled in proportion to p^alpha
+    vocab.max_lines = 1_000_000  # lines over all languages that the trainer sees
+    vocab.character_coverage = 0.9999
+    vocab.byte_fallback = True
+
+    config.model = model = ConfigDict()
+    model.embed_dim = 256
+    model.num_layers = 6
+    model.num_heads = 8
+    model.mlp_dim = 0  # 0 means 4 * embed_dim
+    model.max_positions = 512
+    model.positions = "learned"  # learned | sinusoidal | rope
+    model.rope_base = 10_000.0
+    model.norm = "post"  # post | pre
+    model.norm_kind = "layer"  # layer | rms
+    model.norm_epsilon = 1e-12
+    model.mlp = "gelu"  # gelu (exact) | relu | geglu
+    model.bias = True  # in dense layers and norms
+    model.language_embeddings = True
+    model.tie_embeddings = True
+    model.dropout = 0.1
+    model.attention_dropout = 0.1
+    model.dtype = "bfloat16"  # of the computation; parameters are float32
+    model.attention = "auto"  # implementation of ops.attention
+    model.remat = "none"  # none | full | dots
+    model.scan_layers = True
+    model.head_tile = 0  # vocabulary entries a tile of the cross entropy; 0 is one product
+
+    # Objectives: name -> group. One update sums the groups, each on its share of the rows.
+    config.objectives = ConfigDict()
+    config.objectives.mlm = objective("masked_lm")
+
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.name = "adamw"  # adamw | adafactor | lion | muon
+    optimizer.learning_rate = 1e-4
+    optimizer.schedule = "inverse_sqrt"  # inverse_sqrt | linear | cosine | wsd | constant
+    optimizer.warmup_steps = 4_000
+    optimizer.decay_steps = 0  # length of the final decay of wsd; 0 means a tenth of num_steps
+    optimizer.final_scale = 0.0  # learning rate at the end of linear, cosine and wsd, as a factor
+    optimizer.b1 = 0.9
+    optimizer.b2 = 0.98
+    optimizer.eps = 1e-8
+    optimizer.weight_decay = 0.0
+    # The first regex that matches a parameter's path says whether it decays; each must match one.
+    optimizer.decay_mask = ((r".*(bias|norm|scale).*", False), (r".*", True))
+    optimizer.clip_norm = 5.0  # global L2 norm; 0 disables
+    optimizer.skip_nonfinite = False  # True skips such updates and counts them; False stops the run
+
+    config.mesh = mesh = ConfigDict()
+    mesh.replica = 1  # slices
+    mesh.data = -1  # -1: all the devices that the other axes leave
+    mesh.fsdp = 1
+    mesh.tensor = 1
+    mesh.strategy = "fsdp_tensor"  # a table of xlmjax.parallel.rules
+
+    config.train = train = ConfigDict()
+    train.num_steps = 10_000
+    train.rows = 64  # global batch
+    train.length = 256  # tokens a row
+    train.microbatches = 1  # gradient accumulation by scan
+    train.num_cpu_devices = 0  # simulated devices for a run on the CPU; 0 leaves it to JAX
+    train.z_loss = 0.0
+
+    config.checkpoint = checkpoint = ConfigDict()
+    checkpoint.every = 1_000
+    checkpoint.keep = 3  # latest ones
+    checkpoint.keep_every = 0  # besides, every n-th step for good; 0 keeps none
+    checkpoint.best_metric = ""  # e.g. eval/perplexity/mlm/average/loss, lower is better
+    checkpoint.keep_best = 1
+    checkpoint.resume_from = ""  # whole state of another workdir
+    checkpoint.init_from = ""  # parameters only, with a report of what was renamed or skipped
+
+    config.evals = ConfigDict()  # name -> evaluator, see `perplexity`
+    config.log = log = ConfigDict()
+    log.every = 50
+    log.tensorboard = True
+    log.progress = "auto"  # auto | bar | lines | none
+    return config
+
+
+def objective(name: str, **fields) -> ConfigDict:
+    """Return one entry of `config.objectives`, all fields present so that overrides are typed."""
+    group = ConfigDict()
+    group.name = name  # masked_lm | causal_lm
+    group.mixture = ()  # as data.mixture; empty means data.mixture
+    group.share = 1.0  # of train.rows
+    group.weight = ((0, 1.0),)  # schedule ((step, value), ...): piecewise linear
+    group.rate = ((0, 0.15),)  # schedule of the share of tokens that are targets
+    group.max_rate = 0.0  # static bound of `rate`; 0 means its largest value
+    group.mask_keep_random = (0.8, 0.1, 0.1)
+    group.sample_alpha = 0.0  # targets chosen in proportion to frequency^-alpha; 0 is uniform
+    group.update(fields)
+    return group
+
+
+def perplexity(tasks: tuple[str, ...], split: str = "validation", **fields) -> ConfigDict:
+    """Return one entry of `config.evals`: masked perplexity of held-out tasks."""
+    evaluator = ConfigDict()
+    evaluator.name = "perplexity"
+    evaluator.objective = "masked_lm"  # masked_lm | causal_lm
+    evaluator.tasks = tasks
+    evaluator.split = split
+    evaluator.every = 1_000  # steps; the last step always evaluates
+    evaluator.rows = 64
+    evaluator.rate = 0.15
+    evaluator.update(fields)
+    return evaluator
+
+
+def parse(arg: str, **defaults: str | int | float | bool) -> ConfigDict:
+    """Parse the `key=value,...` behind `--config=NAME:`; types follow the defaults."""
+    choice = ConfigDict(defaults)
+    for item in filter(None, arg.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals or key not in defaults:
+            known = ", ".join(f"{name}={value}" for name, value in defaults.items()) or "none"
+            raise ValueError(f"config argument {item!r} is not one of: {known}")
+        kind = type(defaults[key])
+        choice[key] = value.lower() in ("1", "true", "on") if kind is bool else kind(value)
+    return choice

@@ -1,0 +1,1 @@
+"""The training side of the data: numpy and memory maps, nothing else."""

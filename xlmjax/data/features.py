@@ -1,0 +1,36 @@
+"""Names, dtypes and shapes of every batch feature: the only place that spells them."""
+
+import dataclasses
+
+import numpy as np
+
+TOKENS = "tokens"
+POSITIONS = "positions"
+SEGMENT_IDS = "segment_ids"  # 0 marks padding; equal non-zero ids attend to each other
+LANGUAGE_IDS = "language_ids"  # ids of xlmjax.languages
+ROW_IDS = "row_ids"  # global row index of the schedule
+TASK_IDS = "task_ids"  # index into the plan's task list
+LABELS = "labels"
+
+
+@dataclasses.dataclass(frozen=True)
+class Feature:
+    """One array of a batch: `per_token` is [rows, length], otherwise [rows]."""
+
+    name: str
+    dtype: np.dtype
+    per_token: bool
+
+    def shape(self, rows: int, length: int) -> tuple[int, ...]:
+        """Return the global shape of the feature."""
+        return (rows, length) if self.per_token else (rows,)
+
+
+_PER_TOKEN = (TOKENS, POSITIONS, SEGMENT_IDS, LANGUAGE_IDS)
+
+# One row of text: monolingual stream, packed sentences, or a packed pair.
+TEXT: tuple[Feature, ...] = (
+    *(Feature(name, np.dtype(np.int32), per_token=True) for name in _PER_TOKEN),
+    Feature(ROW_IDS, np.dtype(np.int32), per_token=False),
+    Feature(TASK_IDS, np.dtype(np.int32), per_token=False),
+)

@@ -1,0 +1,1 @@
+"""Objectives: (model, clean batch, key) -> LossOutput."""

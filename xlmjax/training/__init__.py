@@ -1,0 +1,1 @@
+"""State, step, optimizer, checkpoints and what is shown of them."""
