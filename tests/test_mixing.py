@@ -66,7 +66,8 @@ def test_unimax_rates_by_hand():
         lambda: mixing.alpha_rates([1, 2], -0.1),
         lambda: mixing.temperature_rates([1, 2], 0.0),
         lambda: mixing.unimax_rates([1, 2], 10, 0.0),
-        lambda: mixing.quotas([1.0, 0.0]),
+        lambda: mixing.quotas([1.0, -0.5]),
+        lambda: mixing.quotas([0.0, 0.0]),
         lambda: mixing.quotas([1.0] * 9, block=8),
         lambda: mixing.Schedule([3, 0], [mixing.Stage(0, (4, 4))], seed=0, block=8),
         lambda: mixing.Schedule([3, 2], [mixing.Stage(0, (4, 3))], seed=0, block=8),
@@ -81,6 +82,7 @@ def test_quotas_round_by_largest_remainder_and_keep_everyone():
     np.testing.assert_array_equal(mixing.quotas([0.5, 0.3, 0.2], block=8), [4, 2, 2])
     tiny = mixing.quotas([1.0, 1e-9, 1e-12], block=64)
     np.testing.assert_array_equal(tiny, [62, 1, 1])
+    np.testing.assert_array_equal(mixing.quotas([0.0, 3.0, 1.0], block=8), [0, 6, 2])
     many = mixing.quotas(np.random.default_rng(0).pareto(0.3, 500) + 1e-9)
     assert many.sum() == mixing.BLOCK
     assert many.min() >= 1
@@ -91,7 +93,7 @@ BLOCK = 64
 
 def _schedule(seed=3):
     stages = [
-        mixing.Stage(0, (40, 20, 4)),
+        mixing.Stage(0, (44, 20, 0)),
         mixing.Stage(5 * BLOCK, (8, 16, 40)),
     ]
     return mixing.Schedule([37, 11, 29], stages, seed, block=BLOCK)
@@ -101,7 +103,7 @@ def test_proportions_are_exact_in_every_block():
     located = _schedule().locate(np.arange(12 * BLOCK))
     for block in range(12):
         counts = np.bincount(located.tasks[block * BLOCK : (block + 1) * BLOCK], minlength=3)
-        np.testing.assert_array_equal(counts, (40, 20, 4) if block < 5 else (8, 16, 40))
+        np.testing.assert_array_equal(counts, (44, 20, 0) if block < 5 else (8, 16, 40))
 
 
 def test_every_row_of_a_task_comes_once_an_epoch_across_stages():

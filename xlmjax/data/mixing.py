@@ -50,15 +50,19 @@ def unimax_rates(sizes: Sequence[float], budget: float, max_epochs: float) -> np
 
 
 def quotas(rates: Sequence[float], block: int = BLOCK) -> np.ndarray:
-    """Round rates to integers that sum to `block`: largest remainders, at least one row a task.
+    """Round rates to integers that sum to `block`: largest remainders, one row a task at least.
 
-    rates: [n], all above 0. Returns int64 [n].
+    rates: [n]; a rate of exactly 0 rests and gets no row. Returns int64 [n].
     """
     rates = np.asarray(rates, dtype=np.float64)
+    if (rates < 0).any() or not np.isfinite(rates).all() or not rates.any():
+        raise ValueError(f"rates must be finite, 0 or more and not all 0, found {rates.tolist()}")
+    if not rates.all():
+        counts = np.zeros(len(rates), dtype=np.int64)
+        counts[rates > 0] = quotas(rates[rates > 0], block)
+        return counts
     if len(rates) > block:
         raise ValueError(f"{len(rates)} tasks do not fit a block of {block} rows")
-    if (rates <= 0).any() or not np.isfinite(rates).all():
-        raise ValueError(f"rates must be finite and above 0, found {rates.tolist()}")
     exact = np.maximum(rates / rates.sum() * block, 1.0)
     # Tasks held at one row take from the others in proportion.
     free = exact > 1.0
