@@ -53,7 +53,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
         values(argv)
         return values["config"].value
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        text = str(error.args[0] if error.args else error).strip("'").replace("\n", ". ")
+        text = str(error.args[0] if error.args else error).replace("\\n", ". ").replace("\\'", "")
         raise ConfigError(f"--config={name} with {' '.join(overrides)}: {text}") from error
 
 

@@ -25,7 +25,7 @@ def to_global(
     the first axis.
     """
     held: dict[int, Mapping[str, np.ndarray]] = {}
-    for (index, *_) in sharding.addressable_devices_indices_map((rows,)).values():
+    for index, *_ in sharding.addressable_devices_indices_map((rows,)).values():
         start, stop, _ = index.indices(rows)
         if start not in held:
             held[start] = fill(start, stop)
@@ -123,7 +123,7 @@ def prefetched(
                 if closed.is_set():
                     return
                 put((step, make(step)))
-        except BaseException as error:  # noqa: BLE001 - raised again by the reader
+        except BaseException as error:
             put(error)
 
     thread = threading.Thread(target=work, name="batches", daemon=True)

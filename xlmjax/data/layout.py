@@ -66,10 +66,8 @@ class StreamLayout:
         place = np.asarray(rows, dtype=np.int64)[:, None] * self.length + np.arange(self.length)
         real = place < self.num_tokens
         clipped = np.minimum(place, self.num_tokens - 1)
-        ends_before = np.searchsorted(self._ends, clipped[:, 0])[:, None] + _running_ends(
-            self._ends, clipped
-        )
-        is_end = self._ends[np.minimum(ends_before, len(self._ends) - 1)] == clipped
+        ends_before = np.searchsorted(self._ends, clipped)
+        is_end = self._ends[ends_before] == clipped
         tokens = np.full(place.shape, self._delimiters.eos, dtype=np.int32)
         inside = ~is_end
         tokens[inside] = self._store.take("tokens", (clipped - ends_before)[inside])
@@ -77,17 +75,6 @@ class StreamLayout:
         batch[features.POSITIONS][...] = np.arange(self.length, dtype=np.int32)
         batch[features.SEGMENT_IDS][...] = real
         batch[features.LANGUAGE_IDS][...] = self._language
-
-
-def _running_ends(ends: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Count the ends in [first place of the row, place), for sorted rows of places [n, length]."""
-    first = np.searchsorted(ends, place[:, 0])
-    last = np.searchsorted(ends, place[:, -1])
-    counts = np.zeros_like(place)
-    for row in range(len(place)):
-        inside = ends[first[row] : last[row]] - place[row, 0]
-        counts[row, inside[inside < place.shape[1] - 1] + 1] = 1
-    return np.cumsum(counts, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -102,7 +102,9 @@ class Schedule:
     visits each of its rows once, in a fresh order; counters carry over from stage to stage.
     """
 
-    def __init__(self, sizes: Sequence[int], stages: Sequence[Stage], seed: int, block: int = BLOCK):
+    def __init__(
+        self, sizes: Sequence[int], stages: Sequence[Stage], seed: int, block: int = BLOCK
+    ):
         """Sizes are rows an epoch of each task [n]; the first stage starts at row 0."""
         for task, size in enumerate(sizes):
             if size <= 0:

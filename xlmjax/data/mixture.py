@@ -52,7 +52,8 @@ class MixingConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("alpha", "temperature", "unimax", "explicit"):
             raise ValueError(
-                f"data.mixing.kind={self.kind!r} is not one of: alpha, temperature, unimax, explicit"
+                f"data.mixing.kind={self.kind!r} is not one of: "
+                "alpha, temperature, unimax, explicit"
             )
         if self.pair_share != -1 and not 0 <= self.pair_share <= 1:
             raise ValueError(f"data.mixing.pair_share={self.pair_share} must be -1 or in [0, 1]")
@@ -159,7 +160,9 @@ def parse_stages(fields: Mapping[str, Any]) -> list[tuple[int, MixingConfig]]:
     stages = fields.pop("stages", ())
     current = MixingConfig(**{**fields, "rates": tuple(fields.get("rates", ()))})
     parsed = [(0, current)]
-    kinds = {field.name: type(getattr(current, field.name)) for field in dataclasses.fields(current)}
+    kinds = {
+        field.name: type(getattr(current, field.name)) for field in dataclasses.fields(current)
+    }
     for first_step, *changes in stages:
         values: dict[str, Any] = {}
         for change in changes:

@@ -225,6 +225,22 @@ class TokenStore:
                 return parts[0] if len(parts) == 1 else np.concatenate(parts)
             index += 1
 
+    def take(self, feature: str, places: Int64[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+        """Return the tokens at some places of the concatenation of all examples of all shards."""
+        shards = self._shards(feature)
+        if len(shards.arrays) == 1:
+            return shards.arrays[0][0][places]
+        shard_of = np.searchsorted(shards.first_token, places, side="right") - 1
+        taken = np.empty(len(places), self.manifest.features[feature].dtype)
+        for index in np.unique(shard_of):
+            chosen = shard_of == index
+            taken[chosen] = shards.arrays[index][0][places[chosen] - shards.first_token[index]]
+        return taken
+
+    def language(self, feature: str) -> str:
+        """Return the language code of a feature."""
+        return self.manifest.features[feature].language
+
     def _shards(self, feature: str) -> "_Mapped":
         try:
             return self._features[feature]
