@@ -79,7 +79,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # Objectives: name -> group. One update sums the groups, each on its share of the rows.
     config.objectives = ConfigDict()
-    config.objectives.mlm = objective("masked_lm")
+    config.objectives.mlm = objective("masked_lm")  # the name is also that of its metrics
 
     config.optimizer = optimizer = ConfigDict()
     optimizer.name = "adamw"  # adamw | adafactor | lion | muon

@@ -159,3 +159,8 @@ class Schedule:
         last = int(np.searchsorted(self._first_blocks, global_row // self.block, side="right")) - 1
         within = global_row - self._first_blocks[last] * self.block
         return self._consumed[last] + np.rint(self._quotas[last] * within / self.block).astype(int)
+
+    def rates_at(self, global_row: int) -> np.ndarray:
+        """Return the share of rows of each task in the block of a row, float64 [tasks]."""
+        stage = int(np.searchsorted(self._first_blocks, global_row // self.block, side="right")) - 1
+        return self._quotas[stage] / self.block
