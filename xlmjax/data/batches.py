@@ -25,10 +25,7 @@ def to_global(
     `fill(start, stop)` returns the features of rows [start, stop) of the batch; `sharding` splits
     the first axis.
     """
-
-    @functools.cache
-    def held(start: int, stop: int) -> Mapping[str, np.ndarray]:
-        return fill(start, stop)
+    held = functools.cache(fill)
 
     def of_feature(feature: features.Feature) -> jax.Array:
         def shard(index: tuple[slice, ...] | None) -> np.ndarray:
