@@ -23,23 +23,21 @@ def initialize(
     is recognised by JAX itself, and anything else is one process, for which nothing happens.
     Processes on CPUs talk over gloo.
     """
-    given = {
-        "XLMJAX_COORDINATOR": coordinator or os.environ.get("XLMJAX_COORDINATOR"),
-        "XLMJAX_NUM_PROCESSES": _integer("XLMJAX_NUM_PROCESSES", num_processes),
-        "XLMJAX_PROCESS_ID": _integer("XLMJAX_PROCESS_ID", process_id),
-    }
-    missing = [name for name in _ENVIRONMENT if given[name] is None]
-    if len(missing) == len(_ENVIRONMENT):
+    address = coordinator or os.environ.get("XLMJAX_COORDINATOR")
+    count = _integer("XLMJAX_NUM_PROCESSES", num_processes)
+    index = _integer("XLMJAX_PROCESS_ID", process_id)
+    if address is None and count is None and index is None:
         if _in_tpu_pod() or _in_slurm_step():
             jax.config.update("jax_cpu_collectives_implementation", "gloo")
             jax.distributed.initialize()
         return
-    if missing:
-        raise ValueError(f"a run of several processes also needs {', '.join(missing)}")
-    address, count, index = (given[name] for name in _ENVIRONMENT)
-    if ":" not in str(address):
+    if address is None or count is None or index is None:
+        given = zip(_ENVIRONMENT, (address, count, index), strict=True)
+        missing = ", ".join(name for name, value in given if value is None)
+        raise ValueError(f"a run of several processes also needs {missing}")
+    if ":" not in address:
         raise ValueError(f"XLMJAX_COORDINATOR={address!r} has no port: use host:port of process 0")
-    if not 0 <= int(index) < int(count):  # type: ignore[arg-type]
+    if not 0 <= index < count:
         raise ValueError(
             f"XLMJAX_PROCESS_ID={index} is not in [0, XLMJAX_NUM_PROCESSES={count}): number the "
             "processes from 0"
