@@ -21,8 +21,13 @@ def _resolve() -> list[str]:
     text = subprocess.run(export, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     lines = [line for line in text.splitlines() if line and not line.startswith(("#", "-e"))]
     # A local version (+cpu) exists only where its wheel lies on disk: pin the public part.
-    return sorted({re.sub(r"\+\w+", "", line).replace("python_full_version", "python_version")
-                   for line in lines}, key=str.lower)
+    return sorted(
+        {
+            re.sub(r"\+\w+", "", line).replace("python_full_version", "python_version")
+            for line in lines
+        },
+        key=str.lower,
+    )
 
 
 def main() -> None:
@@ -31,8 +36,9 @@ def main() -> None:
     text = path.read_text()
     path.write_text(BLOCK.sub("constraint-dependencies = [\n]\n", text))
     pins = _resolve()
-    block = "".join(f"  {pin!r},\n".replace("'", '"') if "'" not in pin else f'  "{pin}",\n'
-                    for pin in pins)
+    block = "".join(
+        f"  {pin!r},\n".replace("'", '"') if "'" not in pin else f'  "{pin}",\n' for pin in pins
+    )
     path.write_text(BLOCK.sub(lambda _: f"constraint-dependencies = [\n{block}]\n", text))
     tomllib.loads(path.read_text())
     subprocess.run(["uv", "lock"], cwd=ROOT, check=True)

@@ -38,8 +38,10 @@ def get_config(arg: str = "") -> ConfigDict:
     data.mixing.temperature = 1.0  # q ~ p^(1/temperature), for kind="temperature"
     data.mixing.max_epochs = 4.0  # for kind="unimax"
     data.mixing.rates = ()  # (("mlm.en", 2.0), ...), for kind="explicit"
+    data.mixing.languages = ()  # empty: all; otherwise tasks of other languages rest (for stages)
     data.mixing.pair_share = 0.5  # share of rows that come from pairs (TLM); -1 leaves it to mixing
-    # Stages: ((first step, "mixing.field=value", ...), ...) change any field of `mixing` on the way.
+    # Stages ((first step, "field=value", ...), ...) change fields of `mixing` on the way, e.g.
+    # ((100_000, "alpha=0.5"), (200_000, "alpha=0.3", "pair_share=0.2")); lists as "languages=en+fr".
     data.mixing.stages = ()
     data.prefetch = 2  # batches read ahead
     data.verify = True  # check the checksum of every shard before the first step

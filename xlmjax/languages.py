@@ -5,7 +5,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Language:
-    """One row of the table: ISO 639-1 code (639-3 where there is none), id, English name, script."""
+    """One row of the table: ISO 639-1 code (else 639-3), id, English name, script."""
 
     code: str
     id: int

@@ -1,0 +1,46 @@
+"""Tiny token stores for tests, written by the real writer."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from xlmjax.data.store import FeatureSpec, TokenStore
+from xlmjax.data.store_writer import StoreWriter
+
+
+def write_store(
+    directory: pathlib.Path,
+    examples: Mapping[str, Sequence[Sequence[int]]],
+    languages: Mapping[str, str],
+    *,
+    num_shards: int = 3,
+    task: str = "mlm.en",
+    split: str = "train",
+    vocabulary: str = "0123456789abcdef",
+) -> TokenStore:
+    """Write lists of token ids for every feature and open the result."""
+    features = {name: FeatureSpec("uint16", languages[name]) for name in examples}
+    kind = "pair" if len(features) == 2 else "text"
+    writer = StoreWriter(directory, task, split, kind, features, vocabulary, "made up", num_shards)
+    writer.start()
+    total = len(next(iter(examples.values())))
+    bounds = np.linspace(0, total, num_shards + 1).astype(int)
+    for index, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        with writer.shard(index) as shard:
+            parts = {name: texts[start:stop] for name, texts in examples.items()}
+            shard.append(
+                lengths={
+                    name: np.array([len(text) for text in part], dtype=np.int64)
+                    for name, part in parts.items()
+                },
+                tokens={
+                    name: np.array([token for text in part for token in text], np.uint16)
+                    for name, part in parts.items()
+                },
+                characters={name: 5 * len(part) for name, part in parts.items()},
+                num_bytes={name: 7 * len(part) for name, part in parts.items()},
+            )
+            writer.record(index, shard.finish({}))
+    writer.finish()
+    return TokenStore.open(directory)

@@ -1,0 +1,180 @@
+"""Stream and pack layouts: what stands where, and that nothing is lost."""
+
+import numpy as np
+import pytest
+
+from tests.stores import write_store
+from xlmjax.data import features
+from xlmjax.data.layout import Delimiters, PackLayout, StreamLayout, make_layout, pack
+from xlmjax.data.mixture import empty_batch
+from xlmjax.languages import get
+
+EOS, PAD = 1, 2
+DELIMITERS = Delimiters(eos=EOS, pad=PAD)
+EN, FR = get("en").id, get("fr").id
+
+
+def fill(layout, rows, epochs=None):
+    rows = np.asarray(rows)
+    batch = empty_batch(len(rows), layout.length)
+    layout.fill(rows, np.zeros_like(rows) if epochs is None else np.asarray(epochs), batch)
+    return batch
+
+
+@pytest.fixture
+def texts(rng):
+    return [list(rng.integers(10, 90, size=n)) for n in (3, 1, 9, 2, 2, 17, 4, 1, 5, 30, 6)]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_stream_is_the_concatenation_cut_without_overlap(tmp_path, texts):
+    layout = StreamLayout(
+        write_store(tmp_path / "s", {"tokens": texts}, {"tokens": "en"}), 8, DELIMITERS
+    )
+    flat = [token for text in texts for token in [*text, EOS]]
+    assert layout.num_tokens == len(flat)
+    assert layout.num_rows == -(-len(flat) // 8)
+    batch = fill(layout, range(layout.num_rows))
+    padding = layout.num_rows * 8 - len(flat)
+    assert padding
+    np.testing.assert_array_equal(batch["tokens"].reshape(-1), flat + [PAD] * padding)
+    np.testing.assert_array_equal(batch["segment_ids"].reshape(-1), [1] * len(flat) + [0] * padding)
+    np.testing.assert_array_equal(batch["positions"], np.tile(np.arange(8), (layout.num_rows, 1)))
+    assert (batch["language_ids"] == EN).all()
+
+
+def test_stream_rows_come_in_any_order(tmp_path, texts):
+    layout = StreamLayout(
+        write_store(tmp_path / "s", {"tokens": texts}, {"tokens": "en"}), 5, DELIMITERS
+    )
+    whole = fill(layout, range(layout.num_rows))
+    picked = [4, 0, 9, 4]
+    some = fill(layout, picked)
+    np.testing.assert_array_equal(some["tokens"], whole["tokens"][picked])
+
+
+def test_packed_texts_are_delimited_isolated_and_whole(tmp_path, texts):
+    layout = PackLayout(
+        write_store(tmp_path / "s", {"tokens": texts}, {"tokens": "en"}), 12, DELIMITERS
+    )
+    found = _segments(fill(layout, range(layout.num_rows)))
+    # Texts longer than 12 - 2 tokens come in pieces of 10.
+    pieces = [text[i : i + 10] for text in texts for i in range(0, len(text), 10)]
+    expected = sorted([EOS, *piece, EOS] for piece in pieces)
+    assert sorted(tokens for tokens, _, _ in found) == expected
+    for tokens, positions, language_ids in found:
+        assert positions == list(range(len(tokens)))
+        assert language_ids == [EN] * len(tokens)
+    assert layout.num_tokens == sum(map(len, expected))
+
+
+def test_a_packed_pair_is_the_papers_tlm_row(tmp_path):
+    # Law 2: four end symbols, positions restarted and the language switched at the second sentence.
+    store = write_store(
+        tmp_path / "s",
+        {"tokens": [[10, 11]], "target_tokens": [[60]]},
+        {"tokens": "en", "target_tokens": "fr"},
+        num_shards=1,
+    )
+    layout = PackLayout(store, 9, DELIMITERS)
+    first = fill(layout, [0, 0], [0, 1])
+    rows = {tuple(row) for row in first["tokens"].tolist()}
+    assert rows == {(1, 10, 11, 1, 1, 60, 1, PAD, PAD), (1, 60, 1, 1, 10, 11, 1, PAD, PAD)}
+    forward = first["tokens"].tolist().index([1, 10, 11, 1, 1, 60, 1, PAD, PAD])
+    assert first["positions"][forward].tolist() == [0, 1, 2, 3, 0, 1, 2, 0, 0]
+    assert first["language_ids"][forward].tolist() == [EN] * 4 + [FR] * 3 + [0, 0]
+    assert first["segment_ids"][forward].tolist() == [1] * 7 + [0, 0]
+    backward = 1 - forward
+    assert first["positions"][backward].tolist() == [0, 1, 2, 0, 1, 2, 3, 0, 0]
+    assert first["language_ids"][backward].tolist() == [FR] * 3 + [EN] * 4 + [0, 0]
+
+
+def test_both_directions_of_every_pair_in_two_epochs(tmp_path, rng):
+    sources = [[100 + i] * int(rng.integers(1, 6)) for i in range(40)]
+    targets = [[200 + i] * int(rng.integers(1, 6)) for i in range(40)]
+    store = write_store(
+        tmp_path / "s",
+        {"tokens": sources, "target_tokens": targets},
+        {"tokens": "en", "target_tokens": "fr"},
+    )
+    layout = PackLayout(store, 24, DELIMITERS)
+    orders = []
+    for epoch in (0, 1):
+        rows = np.arange(layout.num_rows)
+        segments = _segments(fill(layout, rows, np.full_like(rows, epoch)))
+        assert len(segments) == 40
+        orders.append({tuple(sorted(t)): t[1] < 200 for t, _, _ in segments})
+    assert orders[0].keys() == orders[1].keys()
+    assert all(orders[0][pair] != orders[1][pair] for pair in orders[0])
+    assert 8 < sum(orders[0].values()) < 32, "each epoch mixes both directions"
+
+
+def test_a_pair_longer_than_a_row_is_dropped_and_counted(tmp_path):
+    store = write_store(
+        tmp_path / "s",
+        {"tokens": [[10] * 3, [11] * 4], "target_tokens": [[60], [61]]},
+        {"tokens": "en", "target_tokens": "fr"},
+        num_shards=1,
+    )
+    layout = PackLayout(store, 8, DELIMITERS)
+    assert layout.dropped == {"longer than a row": 1}
+    assert layout.num_rows == 1
+    assert 11 not in fill(layout, [0])["tokens"]
+
+
+def test_pack_fills_rows_and_uses_every_item_once(rng):
+    sizes = np.minimum(rng.geometric(0.05, size=5_000) + 2, 128)
+    first, items = pack(sizes, 128)
+    np.testing.assert_array_equal(np.sort(items), np.arange(5_000))
+    used = np.add.reduceat(sizes[items], first[:-1])
+    assert used.max() <= 128
+    assert sizes.sum() / (128 * (len(first) - 1)) > 0.99
+
+
+def test_pack_by_hand():
+    first, items = pack(np.array([3, 5, 2, 8, 5]), 8)
+    rows = sorted(tuple(items[a:b]) for a, b in zip(first, first[1:], strict=False))
+    assert rows == [(1, 0), (3,), (4, 2)]
+
+
+def test_padding_carries_nothing(tmp_path, texts):
+    layout = PackLayout(
+        write_store(tmp_path / "s", {"tokens": texts}, {"tokens": "en"}), 13, DELIMITERS
+    )
+    batch = fill(layout, range(layout.num_rows))
+    padding = batch["segment_ids"] == 0
+    assert padding.any()
+    assert (batch["tokens"][padding] == PAD).all()
+    assert (batch["tokens"][~padding] != PAD).all()
+    assert (batch["positions"][padding] == 0).all()
+
+
+def test_pairs_cannot_stream(tmp_path):
+    store = write_store(
+        tmp_path / "s",
+        {"tokens": [[10]], "target_tokens": [[60]]},
+        {"tokens": "en", "target_tokens": "fr"},
+        num_shards=1,
+    )
+    with pytest.raises(ValueError, match=r"data\.layout\.pair='stream'.*pack"):
+        make_layout("stream", store, 8, DELIMITERS)
+
+
+def _segments(batch):
+    """Return (tokens, positions, languages) of every segment of a batch."""
+    found = []
+    for row in range(len(batch[features.TOKENS])):
+        ids = batch[features.SEGMENT_IDS][row]
+        for segment in range(1, ids.max() + 1):
+            chosen = ids == segment
+            found.append(
+                tuple(
+                    batch[name][row][chosen].tolist()
+                    for name in (features.TOKENS, features.POSITIONS, features.LANGUAGE_IDS)
+                )
+            )
+    return found

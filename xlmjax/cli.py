@@ -1,0 +1,93 @@
+"""`xlmjax COMMAND ...`: a dispatch table; heavy imports happen inside the chosen command."""
+
+import argparse
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+
+from xlmjax.configuration import ConfigError, load_config
+
+# Command -> (module of xlmjax.commands, one line of help).
+COMMANDS = {
+    "demo": ("demo", "the whole method in miniature on generated text, on this machine"),
+    "vocab": ("vocab", "train the SentencePiece vocabulary on alpha-sampled text"),
+    "prepare": ("prepare", "write token stores for every task that a config names"),
+    "plan": ("plan", "tokens, rates and epochs of every task at the end of the run"),
+    "train": ("train", "pretrain, or go on where the workdir's last checkpoint stands"),
+    "eval": ("eval", "score a checkpoint with the evaluations of the config"),
+    "bench": ("bench", "throughput of the training step and of the data path on this machine"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code, 2 for what the user can mend."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] in ("--version", "version"):
+        print(_version())
+        return 0
+    name, *rest = argv
+    if name not in COMMANDS:
+        print(f"xlmjax: unknown command {name!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return _run(name, rest)
+
+
+def _run(name: str, argv: list[str]) -> int:
+    module_name, line = COMMANDS[name]
+    command = importlib.import_module(f"xlmjax.commands.{module_name}")
+    parser = argparse.ArgumentParser(
+        prog=f"xlmjax {name}",
+        description=command.HELP,
+        epilog="Any field of configs/base.py: --config.SECTION.FIELD=VALUE.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config",
+        default=getattr(command, "DEFAULT_CONFIG", "base"),
+        metavar="NAME[:KEY=VALUE,...]",
+        help="a file of configs/ by name, or a path (default: %(default)s)",
+    )
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    command.add_arguments(parser)
+    args, others = parser.parse_known_args(argv)
+    try:
+        config = load_config(args.config, others)
+        command.run(config, args)
+    except (ConfigError, ValueError, KeyError, OSError) as error:
+        if args.traceback:
+            raise
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"xlmjax {name}: {message}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"xlmjax {name}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: xlmjax COMMAND [--config=NAME[:KEY=VALUE,...]] [--config.SECTION.FIELD=VALUE ...]",
+            "",
+            *lines,
+            "",
+            "`xlmjax COMMAND --help` tells more.",
+        ]
+    )
+
+
+def _version() -> str:
+    names = ("xlmjax", "jax", "flax", "optax", "orbax-checkpoint")
+    return "  ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""From `--config` and its overrides to a ConfigDict, and back to JSON."""
+
+import difflib
+import importlib
+import importlib.util
+import json
+import pathlib
+import types
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+
+class ConfigError(ValueError):
+    """A config or override that cannot be used; the message names it and the remedy."""
+
+
+def config_names() -> list[str]:
+    """Return the names of the experiments in configs/."""
+    spec = importlib.util.find_spec("xlmjax.configs")
+    assert spec is not None
+    folders = spec.submodule_search_locations or []
+    return sorted(
+        path.stem
+        for folder in folders
+        for path in pathlib.Path(folder).glob("*.py")
+        if not path.stem.startswith("_")
+    )
+
+
+def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Return the config NAME[:KEY=VALUE,...] with `--config.section.field=value` applied.
+
+    NAME is a file of configs/ without `.py`, or a path. Raises `ConfigError` on an unknown config,
+    field or argument, or a value of the wrong type.
+    """
+    for override in overrides:
+        if not override.startswith(("--config.", "--noconfig.")):
+            raise ConfigError(f"unknown argument {override!r}; overrides look like --config.x.y=z")
+        if "=" not in override and not override.startswith("--noconfig."):
+            raise ConfigError(f"{override!r} has no value; write {override}=VALUE")
+    stem, _, argument = name.partition(":")
+    try:
+        config = _config_module(stem).get_config(argument)
+    except ValueError as error:
+        raise ConfigError(f"--config={name}: {error}") from error
+    argv = ["xlmjax", *overrides]
+    values = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+        values(argv)
+        return values["config"].value
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        text = str(error.args[0] if error.args else error).replace("\\n", ". ").replace("\\'", "")
+        raise ConfigError(f"--config={name} with {' '.join(overrides)}: {text}") from error
+
+
+def _config_module(name: str) -> types.ModuleType:
+    """Import a file of configs/ by name, or any Python file by path."""
+    path = pathlib.Path(name)
+    if path.suffix != ".py":
+        if name not in config_names():
+            close = difflib.get_close_matches(name, config_names(), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            known = ", ".join(config_names())
+            raise ConfigError(f"unknown config {name!r}.{hint} Known: {known}, or a path to a .py")
+        return importlib.import_module(f"xlmjax.configs.{name}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ConfigError(f"--config={name}: no such file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def to_json(config: ConfigDict) -> str:
+    """Return a config as indented JSON, tuples as lists."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True, default=str)
+
+
+def apply_flat(config: ConfigDict, flat: dict[str, Any]) -> ConfigDict:
+    """Return a copy of `config` with dotted fields replaced."""
+    copy = ConfigDict(config)
+    copy.update_from_flattened_dict(flat)
+    return copy

@@ -1,0 +1,241 @@
+"""Examples of a store -> rows of fixed length: `stream` (concatenate and cut) or `pack` (best fit)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from xlmjax import languages
+from xlmjax.data import features
+from xlmjax.data.permutation import derive_key
+from xlmjax.data.store import TokenStore
+
+
+@dataclasses.dataclass(frozen=True)
+class Delimiters:
+    """Ids that layouts add to tokens: sentence boundary and filler."""
+
+    eos: int
+    pad: int
+
+
+class Layout(Protocol):
+    """Rows of one task."""
+
+    num_rows: int
+    num_tokens: int  # real tokens of an epoch, delimiters included
+    dropped: Mapping[str, int]  # examples that no row holds, by reason
+
+    def fill(self, rows: np.ndarray, epochs: np.ndarray, batch: Mapping[str, np.ndarray]) -> None:
+        """Write rows [n] of epochs [n] into the per-token arrays [n, length] of `batch`."""
+
+
+def make_layout(kind: str, store: TokenStore, length: int, delimiters: Delimiters) -> Layout:
+    """Return the layout `kind` of a store in rows of `length` tokens."""
+    if kind == "stream" and store.manifest.kind == "text":
+        return StreamLayout(store, length, delimiters)
+    if kind == "pack":
+        return PackLayout(store, length, delimiters)
+    raise ValueError(
+        f"data.layout.{store.manifest.kind}={kind!r} is not a layout of this kind of store; "
+        "known: stream (text only), pack"
+    )
+
+
+class StreamLayout:
+    """Each example and an end-of-sentence symbol, concatenated and cut into rows without overlap.
+
+    Rows begin wherever the cut falls, as in XLM (specification section 1.6); nothing is dropped:
+    the last row ends in padding where the original fills its first one.
+    """
+
+    def __init__(self, store: TokenStore, length: int, delimiters: Delimiters):
+        self.length = length
+        self.dropped: dict[str, int] = {}
+        self._store = store
+        self._delimiters = delimiters
+        self._language = languages.get(store.language("tokens")).id
+        offsets = store.offsets("tokens")
+        self._ends = offsets[1:] + np.arange(len(offsets) - 1)  # where each end symbol stands
+        self.num_tokens = int(self._ends[-1]) + 1 if len(self._ends) else 0
+        self.num_rows = -(-self.num_tokens // length)
+
+    def fill(self, rows: np.ndarray, epochs: np.ndarray, batch: Mapping[str, np.ndarray]) -> None:
+        """Write rows [n] into `batch`; a stream is the same in every epoch."""
+        place = np.asarray(rows, dtype=np.int64)[:, None] * self.length + np.arange(self.length)
+        real = place < self.num_tokens
+        clipped = np.minimum(place, self.num_tokens - 1)
+        ends_before = np.searchsorted(self._ends, clipped)
+        is_end = self._ends[ends_before] == clipped
+        tokens = np.full(place.shape, self._delimiters.eos, dtype=np.int32)
+        inside = ~is_end
+        tokens[inside] = self._store.take("tokens", (clipped - ends_before)[inside])
+        batch[features.TOKENS][...] = np.where(real, tokens, self._delimiters.pad)
+        batch[features.POSITIONS][...] = np.arange(self.length, dtype=np.int32)
+        batch[features.SEGMENT_IDS][...] = real
+        batch[features.LANGUAGE_IDS][...] = self._language
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """Delimited sentences to place: arrays [n]; a pair is two parts of one segment."""
+
+    feature: np.ndarray  # 0 = tokens, 1 = target_tokens
+    start: np.ndarray  # flat place of the first token in the store
+    count: np.ndarray  # tokens without delimiters
+    target: np.ndarray  # flat place in the batch, row * length + column
+    segment: np.ndarray
+
+
+class PackLayout:
+    """Several delimited examples a row, each a segment of its own, chosen by best fit.
+
+    A text is `</s> x </s>`; one too long for a row is cut into pieces. A pair is
+    `</s> a </s> </s> b </s>` with positions restarted and the language switched at b, which makes
+    masked language modelling on it TLM; one too long for a row is dropped and counted. Which side
+    comes first alternates from epoch to epoch, starting at random for each pair.
+    """
+
+    def __init__(self, store: TokenStore, length: int, delimiters: Delimiters):
+        self.length = length
+        self.dropped: dict[str, int] = {}
+        self._store = store
+        self._delimiters = delimiters
+        self._is_pair = store.manifest.kind == "pair"
+        names = ("tokens", "target_tokens") if self._is_pair else ("tokens",)
+        self._names = names
+        self._languages = np.array([languages.get(store.language(name)).id for name in names])
+        self._offsets = [store.offsets(name) for name in names]
+        if self._is_pair:
+            sizes = sum(np.diff(offsets) for offsets in self._offsets) + 4
+            fits = sizes <= length
+            if not fits.all():
+                self.dropped["longer than a row"] = int(np.count_nonzero(~fits))
+            examples = np.flatnonzero(fits)
+            self._starts = [offsets[examples] for offsets in self._offsets]
+            self._counts = [np.diff(offsets)[examples] for offsets in self._offsets]
+            self._coin = (derive_key(7, examples) & np.uint64(1)).astype(np.int64)
+        else:
+            start, count = _cut(self._offsets[0], length - 2)
+            self._starts, self._counts = [start], [count]
+        sizes = sum(self._counts) + 2 * len(names)
+        self._first, self._items = pack(sizes, length)
+        self.num_rows = len(self._first) - 1
+        self.num_tokens = int(sizes.sum())
+
+    def fill(self, rows: np.ndarray, epochs: np.ndarray, batch: Mapping[str, np.ndarray]) -> None:
+        """Write rows [n] of epochs [n] into `batch`."""
+        batch[features.TOKENS][...] = self._delimiters.pad
+        for name in (features.POSITIONS, features.SEGMENT_IDS, features.LANGUAGE_IDS):
+            batch[name][...] = 0
+        parts = self._parts(np.asarray(rows), np.asarray(epochs))
+        if len(parts.start):
+            self._place(parts, batch)
+
+    def _parts(self, rows: np.ndarray, epochs: np.ndarray) -> _Parts:
+        """Return the sentences of some rows, in order."""
+        per_row = self._first[rows + 1] - self._first[rows]
+        row_of_item = np.repeat(np.arange(len(rows)), per_row)
+        nth = _ranges(per_row)
+        items = self._items[np.repeat(self._first[rows], per_row) + nth]
+        if self._is_pair:
+            swap = (self._coin[items] + epochs[row_of_item]) % 2
+            feature = np.stack([swap, 1 - swap], axis=1)
+        else:
+            feature = np.zeros((len(items), 1), dtype=np.int64)
+        starts = np.stack([start[items] for start in self._starts], axis=1)
+        counts = np.stack([count[items] for count in self._counts], axis=1)
+        starts = np.take_along_axis(starts, feature, axis=1)
+        counts = np.take_along_axis(counts, feature, axis=1)
+        spans = counts + 2
+        before = np.cumsum(spans.sum(axis=1)) - spans.sum(axis=1)  # tokens before each item
+        row_begin = before[np.cumsum(per_row) - per_row] if len(items) else before
+        column = before - np.repeat(row_begin, per_row)
+        inside = np.cumsum(spans, axis=1) - spans
+        target = (row_of_item * self.length + column)[:, None] + inside
+        segment = np.broadcast_to((nth + 1)[:, None], feature.shape)
+        flat = (array.reshape(-1) for array in (feature, starts, counts, target, segment))
+        return _Parts(*flat)
+
+    def _place(self, parts: _Parts, batch: Mapping[str, np.ndarray]) -> None:
+        spans = parts.count + 2
+        within = _ranges(spans)
+        target = np.repeat(parts.target, spans) + within
+        tokens = np.full(len(target), self._delimiters.eos, dtype=np.int32)
+        source = np.repeat(parts.start, spans) + within - 1
+        is_word = (within > 0) & (within <= np.repeat(parts.count, spans))
+        feature = np.repeat(parts.feature, spans)
+        for number, name in enumerate(self._names):
+            chosen = is_word & (feature == number)
+            tokens[chosen] = self._store.take(name, source[chosen])
+        for name, values in (
+            (features.TOKENS, tokens),
+            (features.POSITIONS, within),
+            (features.SEGMENT_IDS, np.repeat(parts.segment, spans)),
+            (features.LANGUAGE_IDS, self._languages[feature]),
+        ):
+            flat = np.zeros(batch[name].size, dtype=np.int32)
+            flat[:] = self._delimiters.pad if name == features.TOKENS else 0
+            flat[target] = values
+            batch[name][...] = flat.reshape(batch[name].shape)
+
+
+def _ranges(counts: np.ndarray) -> np.ndarray:
+    """Return 0..counts[0]-1, 0..counts[1]-1, ... in one array."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+
+
+def _cut(offsets: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut examples into pieces of at most `longest` tokens: starts and counts [pieces]."""
+    counts = np.diff(offsets)
+    pieces = np.maximum(-(-counts // longest), 1)
+    nth = _ranges(pieces)
+    start = np.repeat(offsets[:-1], pieces) + nth * longest
+    return start, np.minimum(np.repeat(offsets[1:], pieces) - start, longest)
+
+
+def pack(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Assign items to as few rows of `length` as best fit finds, longest items first.
+
+    Works on the histogram of sizes (Krell et al. 2021, section 3.2), so its cost grows with the
+    number of distinct sizes and not with the number of items.
+
+    sizes: integers [n], all at most `length`. Returns `first` int64 [rows + 1] and `items` int64
+    [n]: row r holds items[first[r] : first[r + 1]], its longest first.
+    """
+    order = np.argsort(-sizes, kind="stable")
+    histogram = np.bincount(sizes, minlength=length + 1)
+    # Shapes of rows by the room left in them: room -> [(sizes in the row, number of such rows)].
+    open_rows: list[list[tuple[tuple[int, ...], int]]] = [[] for _ in range(length + 1)]
+    for size in range(length, 0, -1):
+        left = int(histogram[size])
+        room = size
+        while left and room < length:
+            if not open_rows[room]:
+                room += 1
+                continue
+            shape, count = open_rows[room].pop()
+            used = min(count, left)
+            left -= used
+            if used < count:
+                open_rows[room].append((shape, count - used))
+            open_rows[room - size].append(((*shape, size), used))
+        while left:
+            fit = min(length // size, left)
+            rows = left // fit
+            open_rows[length - fit * size].append(((size,) * fit, rows))
+            left -= rows * fit
+    next_item = np.concatenate([[0], np.cumsum(histogram[::-1])])[::-1][1:].copy()
+    firsts, blocks = [], []
+    for shape, count in (row for rows in open_rows for row in rows):
+        block = np.empty((count, len(shape)), dtype=np.int64)
+        for column, size in enumerate(shape):
+            block[:, column] = np.arange(next_item[size], next_item[size] + count)
+            next_item[size] += count
+        firsts.append(np.full(count, len(shape)))
+        blocks.append(order[block.reshape(-1)])
+    per_row = np.concatenate([*firsts, np.zeros(0, dtype=np.int64)])
+    first = np.concatenate([[0], np.cumsum(per_row)]).astype(np.int64)
+    return first, np.concatenate([*blocks, np.zeros(0, dtype=np.int64)])

@@ -1,0 +1,239 @@
+"""A mixture ready to read: stores in rows of one length, and the schedule that orders them."""
+
+import dataclasses
+import json
+import pathlib
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xlmjax.data import features, mixing
+from xlmjax.data.layout import Delimiters, Layout, make_layout
+from xlmjax.data.permutation import derive_key
+from xlmjax.data.store import TokenStore
+from xlmjax.data.vocabulary import Vocabulary
+
+MIXTURES_FILE = "mixture.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One prepared task in rows of the run's length."""
+
+    name: str
+    store: TokenStore
+    layout: Layout
+
+    @property
+    def is_pair(self) -> bool:
+        """Say whether its examples are sentence pairs."""
+        return self.store.manifest.kind == "pair"
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of its languages, the first side's first."""
+        return tuple(spec.language for spec in self.store.manifest.features.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class MixingConfig:
+    """How rates follow from sizes; the fields of `data.mixing`, one stage of them."""
+
+    kind: str = "alpha"
+    alpha: float = 0.7
+    temperature: float = 1.0
+    max_epochs: float = 4.0
+    rates: tuple[tuple[str, float], ...] = ()
+    pair_share: float = 0.5
+    languages: tuple[str, ...] = ()  # empty: all; otherwise tasks of other languages rest
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("alpha", "temperature", "unimax", "explicit"):
+            raise ValueError(
+                f"data.mixing.kind={self.kind!r} is not one of: "
+                "alpha, temperature, unimax, explicit"
+            )
+        if self.pair_share != -1 and not 0 <= self.pair_share <= 1:
+            raise ValueError(f"data.mixing.pair_share={self.pair_share} must be -1 or in [0, 1]")
+
+
+def resolve_names(stores: str | pathlib.Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the task names behind mixture or task names, from what `prepare` wrote.
+
+    Raises `ValueError` naming what is missing and the remedy.
+    """
+    path = pathlib.Path(stores) / MIXTURES_FILE
+    known = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise ValueError(
+            f"{path}: no prepared mixture {', '.join(map(repr, missing))}; "
+            "run `xlmjax prepare` with the same --config"
+        )
+    return tuple(dict.fromkeys(task for name in names for task in known[name]["tasks"]))
+
+
+def open_tasks(
+    stores: str | pathlib.Path,
+    names: Sequence[str],
+    split: str,
+    vocabulary: Vocabulary,
+    *,
+    length: int,
+    layouts: Mapping[str, str],
+    verify: bool = True,
+) -> tuple[Task, ...]:
+    """Open the stores of some tasks and lay them out in rows of `length` tokens."""
+    delimiters = Delimiters(eos=vocabulary.eos, pad=vocabulary.pad)
+    tasks = []
+    for name in resolve_names(stores, names):
+        store = TokenStore.open(
+            pathlib.Path(stores) / name / split, vocabulary.fingerprint, verify=verify
+        )
+        layout = make_layout(layouts[store.manifest.kind], store, length, delimiters)
+        if not layout.num_rows:
+            raise ValueError(
+                f"{store.directory}: no example fits a row of train.length={length} tokens; "
+                "raise train.length or mend the corpus"
+            )
+        tasks.append(Task(name, store, layout))
+    return tuple(tasks)
+
+
+def rates_of(tasks: Sequence[Task], mixing_config: MixingConfig, budget: float) -> np.ndarray:
+    """Return the rate of each task, float64 [tasks]: the share of rows it gets, 0 for none.
+
+    Sizes are rows an epoch. `budget` is the number of rows of the run or stage, for UniMax.
+    With a `pair_share`, text and pairs are mixed apart, as in XLM, and then weighed against
+    each other.
+    """
+    active = [index for index, task in enumerate(tasks) if _is_active(task, mixing_config)]
+    rates = np.zeros(len(tasks))
+    pairs = [index for index in active if tasks[index].is_pair]
+    texts = [index for index in active if not tasks[index].is_pair]
+    if mixing_config.kind == "explicit":
+        given = dict(mixing_config.rates)
+        unknown = set(given) - {task.name for task in tasks}
+        absent = [tasks[index].name for index in active if tasks[index].name not in given]
+        if unknown or absent:
+            raise ValueError(
+                "data.mixing.rates must name every task of the mixture once: "
+                f"missing {absent}, unknown {sorted(unknown)}"
+            )
+        for index in active:
+            rates[index] = given[tasks[index].name]
+    elif mixing_config.pair_share == -1 or not pairs or not texts:
+        rates[active] = _mix([tasks[index] for index in active], mixing_config, budget)
+    else:
+        shares = ((texts, 1 - mixing_config.pair_share), (pairs, mixing_config.pair_share))
+        for group, share in shares:
+            if share:
+                chosen = [tasks[index] for index in group]
+                rates[group] = share * _mix(chosen, mixing_config, share * budget)
+    if not rates.sum() > 0:
+        raise ValueError("data.mixing leaves no task of data.mixture with a rate above 0")
+    return rates / rates.sum()
+
+
+def _is_active(task: Task, mixing_config: MixingConfig) -> bool:
+    allowed = mixing_config.languages
+    return not allowed or all(language in allowed for language in task.languages)
+
+
+def _mix(tasks: Sequence[Task], mixing_config: MixingConfig, budget: float) -> np.ndarray:
+    sizes = [task.layout.num_rows for task in tasks]
+    if mixing_config.kind == "temperature":
+        return mixing.temperature_rates(sizes, mixing_config.temperature)
+    if mixing_config.kind == "unimax":
+        return mixing.unimax_rates(sizes, budget, mixing_config.max_epochs)
+    return mixing.alpha_rates(sizes, mixing_config.alpha)
+
+
+def parse_stages(fields: Mapping[str, Any]) -> list[tuple[int, MixingConfig]]:
+    """Turn `data.mixing` with its `stages` into (first step, mixing) pairs, the first at step 0.
+
+    A stage is (first step, "field=value", ...) and keeps what it does not change.
+    """
+    fields = dict(fields)
+    stages = fields.pop("stages", ())
+    current = MixingConfig(**{**fields, "rates": tuple(fields.get("rates", ()))})
+    parsed = [(0, current)]
+    kinds = {
+        field.name: type(getattr(current, field.name)) for field in dataclasses.fields(current)
+    }
+    for first_step, *changes in stages:
+        values: dict[str, Any] = {}
+        for change in changes:
+            name, equals, value = change.partition("=")
+            if not equals or name not in kinds or name == "rates":
+                known = ", ".join(sorted(set(kinds) - {"rates"}))
+                raise ValueError(f"data.mixing.stages: {change!r} is not FIELD=VALUE with: {known}")
+            kind = kinds[name]
+            values[name] = tuple(value.split("+")) if kind is tuple else kind(value)
+        current = dataclasses.replace(current, **values)
+        parsed.append((int(first_step), current))
+    return parsed
+
+
+class Mixture:
+    """Tasks, and a schedule over their rows: global row indices in, filled rows out."""
+
+    def __init__(self, tasks: Sequence[Task], schedule: mixing.Schedule, length: int):
+        self.tasks = tuple(tasks)
+        self.schedule = schedule
+        self.length = length
+
+    def fill(self, global_rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the batch features (`features.TEXT`) of some global rows, [n, length] or [n]."""
+        located = self.schedule.locate(global_rows)
+        batch = empty_batch(len(global_rows), self.length)
+        batch[features.ROW_IDS][:] = global_rows
+        batch[features.TASK_IDS][:] = located.tasks
+        for index in np.unique(located.tasks):
+            chosen = np.flatnonzero(located.tasks == index)
+            part = empty_batch(len(chosen), self.length)
+            layout = self.tasks[index].layout
+            layout.fill(located.rows[chosen], located.epochs[chosen], part)
+            for feature in features.TEXT:
+                if feature.per_token:
+                    batch[feature.name][chosen] = part[feature.name]
+        return batch
+
+
+def empty_batch(rows: int, length: int) -> dict[str, np.ndarray]:
+    """Return zeroed arrays for every feature of `features.TEXT`."""
+    return {
+        feature.name: np.zeros(feature.shape(rows, length), feature.dtype)
+        for feature in features.TEXT
+    }
+
+
+def build_mixture(
+    tasks: Sequence[Task],
+    mixing_fields: Mapping[str, Any],
+    *,
+    name: str,
+    length: int,
+    rows_per_step: int,
+    num_steps: int,
+    seed: int,
+    block: int = mixing.BLOCK,
+) -> Mixture:
+    """Combine open tasks under the rates of `data.mixing`.
+
+    `name` tells the mixtures of one run apart. Stages begin at the first block boundary at or after
+    their step.
+    """
+    stages: list[mixing.Stage] = []
+    parsed = parse_stages(mixing_fields)
+    for (step, config), following in zip(parsed, [*parsed[1:], None], strict=True):
+        last_step = following[0] if following else num_steps
+        budget = max(last_step - step, 1) * rows_per_step
+        first_row = -(-step * rows_per_step // block) * block
+        counts = mixing.quotas(rates_of(tasks, config, budget), block)
+        stages.append(mixing.Stage(first_row, tuple(counts.tolist())))
+    sizes = [task.layout.num_rows for task in tasks]
+    schedule_seed = int(derive_key(seed, zlib.crc32(name.encode())) >> np.uint64(1))
+    return Mixture(tasks, mixing.Schedule(sizes, stages, schedule_seed, block), length)
