@@ -5,6 +5,7 @@ a config switches on.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -176,9 +177,16 @@ def muon(config: OptimizerConfig, model: Any) -> optax.GradientTransformation:
     labels = jax.tree_util.tree_map_with_path(
         lambda path, _: "adam" if numbers[parameter_name(path)] is None else "muon", model
     )
+    def scale(updates: Any, _: Any) -> Any:
+        def to_rms(update: jax.Array, number: contrib.MuonDimensionNumbers) -> jax.Array:
+            sizes = [math.prod(update.shape[i] for i in side) for side in number]
+            return 0.2 * math.sqrt(max(sizes)) * update
+
+        return jax.tree.map(to_rms, updates, dimension_numbers(updates))
+
     matrices = optax.chain(
         contrib.scale_by_muon(eps=config.eps, weight_dimension_numbers=dimension_numbers),
-        contrib.scale_by_shape(weight_dimension_numbers=dimension_numbers, consistent_rms=0.2),
+        optax.stateless(scale),
     )
     adam = optax.scale_by_adam(config.b1, config.b2, config.eps)
     return optax.partition({"muon": matrices, "adam": adam}, labels)
