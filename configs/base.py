@@ -39,9 +39,9 @@ def get_config(arg: str = "") -> ConfigDict:
     data.mixing.max_epochs = 4.0  # for kind="unimax"
     data.mixing.rates = ()  # (("mlm.en", 2.0), ...), for kind="explicit"
     data.mixing.languages = ()  # empty: all; otherwise tasks of other languages rest (for stages)
-    data.mixing.pair_share = 0.5  # share of rows that come from pairs (TLM); -1 leaves it to mixing
+    data.mixing.pair_share = 0.5  # rows that come from pairs (TLM); -1 leaves it to mixing
     # Stages ((first step, "field=value", ...), ...) change fields of `mixing` on the way, e.g.
-    # ((100_000, "alpha=0.5"), (200_000, "alpha=0.3", "pair_share=0.2")); lists as "languages=en+fr".
+    # ((100_000, "alpha=0.5"), (200_000, "alpha=0.3", "languages=en+fr")).
     data.mixing.stages = ()
     data.prefetch = 2  # batches read ahead
     data.verify = True  # check the checksum of every shard before the first step
@@ -79,7 +79,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # Objectives: name -> group. One update sums the groups, each on its share of the rows.
     config.objectives = ConfigDict()
-    config.objectives.mlm = objective("masked_lm")
+    config.objectives.mlm = objective("masked_lm")  # the name is also that of its metrics
 
     config.optimizer = optimizer = ConfigDict()
     optimizer.name = "adamw"  # adamw | adafactor | lion | muon

@@ -1,5 +1,6 @@
 """Tiny token stores for tests, written by the real writer."""
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -26,7 +27,7 @@ def write_store(
     writer.start()
     total = len(next(iter(examples.values())))
     bounds = np.linspace(0, total, num_shards + 1).astype(int)
-    for index, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for index, (start, stop) in enumerate(itertools.pairwise(bounds)):
         with writer.shard(index) as shard:
             parts = {name: texts[start:stop] for name, texts in examples.items()}
             shard.append(

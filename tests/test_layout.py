@@ -1,5 +1,7 @@
 """Stream and pack layouts: what stands where, and that nothing is lost."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -137,7 +139,7 @@ def test_pack_fills_rows_and_uses_every_item_once(rng):
 
 def test_pack_by_hand():
     first, items = pack(np.array([3, 5, 2, 8, 5]), 8)
-    rows = sorted(tuple(items[a:b]) for a, b in zip(first, first[1:], strict=False))
+    rows = sorted(tuple(items[a:b]) for a, b in itertools.pairwise(first))
     assert rows == [(1, 0), (3,), (4, 2)]
 
 

@@ -39,6 +39,16 @@ def test_permute_takes_a_key_an_index():
     np.testing.assert_array_equal(together, alone)
 
 
+def test_permute_takes_a_size_an_index():
+    sizes = np.array([3, 100, 16, 17, 1])
+    together = permute(np.array([2, 50, 15, 16, 0]), sizes, derive_key(1))
+    alone = [
+        permute(np.array([i]), int(n), derive_key(1))[0]
+        for i, n in zip([2, 50, 15, 16, 0], sizes, strict=True)
+    ]
+    np.testing.assert_array_equal(together, alone)
+
+
 def test_alpha_rates_by_hand():
     # Sizes 10:1 and alpha 0.7: the ratio is 10^0.7 = 5.0119 (law 9).
     rates = mixing.alpha_rates([1_000, 100], 0.7)

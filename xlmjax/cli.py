@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, argv: list[str]) -> int:
-    module_name, line = COMMANDS[name]
+    module_name, _ = COMMANDS[name]
     command = importlib.import_module(f"xlmjax.commands.{module_name}")
     parser = argparse.ArgumentParser(
         prog=f"xlmjax {name}",
@@ -75,7 +75,7 @@ def _overview() -> str:
     lines = [f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items()]
     return "\n".join(
         [
-            "usage: xlmjax COMMAND [--config=NAME[:KEY=VALUE,...]] [--config.SECTION.FIELD=VALUE ...]",
+            "usage: xlmjax COMMAND [--config=NAME[:KEY=VALUE,...]] [--config.SECTION.FIELD=VALUE]",
             "",
             *lines,
             "",

@@ -1,5 +1,6 @@
 """Rows -> global, sharded `jax.Array` batches, read ahead in a thread."""
 
+import functools
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -79,15 +80,15 @@ class EvaluationBatches:
         first_id = 0
         for number, task in enumerate(self.tasks):
             for first in range(0, task.layout.num_rows, self.rows):
-
-                def fill(start: int, stop: int, first: int = first, number: int = number):
-                    return self._fill(number, first + start, first + stop, first_id)
-
+                fill = functools.partial(self._fill, number, first_id, first)
                 yield to_global(fill, self.rows, self.length, self._sharding)
             first_id += task.layout.num_rows
 
-    def _fill(self, number: int, start: int, stop: int, first_id: int) -> dict[str, np.ndarray]:
+    def _fill(
+        self, number: int, first_id: int, first: int, start: int, stop: int
+    ) -> dict[str, np.ndarray]:
         layout = self.tasks[number].layout
+        start, stop = first + start, first + stop
         batch = empty_batch(stop - start, self.length)
         real = np.arange(start, min(stop, layout.num_rows))
         filled = empty_batch(len(real), self.length)

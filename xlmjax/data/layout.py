@@ -1,4 +1,4 @@
-"""Examples of a store -> rows of fixed length: `stream` (concatenate and cut) or `pack` (best fit)."""
+"""Examples of a store -> rows of one length: `stream` (concatenate, cut) or `pack` (best fit)."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """Language rates, and the Schedule that turns a global row index into (task, epoch, row)."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -111,7 +112,7 @@ class Schedule:
                 raise ValueError(f"task {task} of the schedule has no rows")
         if not stages or stages[0].first_row != 0:
             raise ValueError("the first stage of a schedule must start at row 0")
-        for before, after in zip(stages, stages[1:], strict=False):
+        for before, after in itertools.pairwise(stages):
             if after.first_row <= before.first_row or after.first_row % block:
                 raise ValueError(
                     f"stage starting at row {after.first_row} must come after {before.first_row} "
@@ -146,11 +147,8 @@ class Schedule:
             tasks[of_stage] = task
             counters[of_stage] = self._consumed[stage, task] + whole_blocks * quota + slot - start
         epochs, positions = np.divmod(counters, self.sizes[tasks])
-        rows = np.empty_like(global_rows)
-        for task in np.unique(tasks):
-            of_task = tasks == task
-            keys = derive_key(self.seed, 2, task, epochs[of_task])
-            rows[of_task] = permute(positions[of_task], int(self.sizes[task]), keys)
+        keys = derive_key(self.seed, 2, tasks, epochs)
+        rows = permute(positions, self.sizes[tasks], keys)
         return Located(tasks, epochs, rows)
 
     def rows_until(self, global_row: int) -> np.ndarray:
@@ -161,3 +159,8 @@ class Schedule:
         last = int(np.searchsorted(self._first_blocks, global_row // self.block, side="right")) - 1
         within = global_row - self._first_blocks[last] * self.block
         return self._consumed[last] + np.rint(self._quotas[last] * within / self.block).astype(int)
+
+    def rates_at(self, global_row: int) -> np.ndarray:
+        """Return the share of rows of each task in the block of a row, float64 [tasks]."""
+        stage = int(np.searchsorted(self._first_blocks, global_row // self.block, side="right")) - 1
+        return self._quotas[stage] / self.block

@@ -237,3 +237,51 @@ def build_mixture(
     sizes = [task.layout.num_rows for task in tasks]
     schedule_seed = int(derive_key(seed, zlib.crc32(name.encode())) >> np.uint64(1))
     return Mixture(tasks, mixing.Schedule(sizes, stages, schedule_seed, block), length)
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The data of one entry of `config.objectives`: a mixture, and its rows of every batch."""
+
+    name: str
+    mixture: Mixture
+    rows: int
+
+
+def open_groups(config: Any, vocabulary: Vocabulary) -> tuple[Group, ...]:
+    """Open the training data of every entry of `config.objectives`, in the order of their names.
+
+    `train.rows` is divided by the `share` of each group. Raises `ValueError` with the field to
+    change.
+    """
+    names = sorted(config.objectives)
+    shares = [config.objectives[name].share for name in names]
+    rows = mixing.quotas(shares, config.train.rows)
+    groups = []
+    for name, group_rows in zip(names, rows.tolist(), strict=True):
+        tasks = open_tasks(
+            config.data.stores,
+            config.objectives[name].mixture or config.data.mixture,
+            "train",
+            vocabulary,
+            length=config.train.length,
+            layouts=config.data.layout,
+            verify=config.data.verify,
+        )
+        unknown = {code for task in tasks for code in task.languages} - set(config.data.languages)
+        if unknown:
+            raise ValueError(
+                f"objectives.{name}: its tasks are in {', '.join(sorted(unknown))}, which "
+                "data.languages does not list; the model would have no embedding for them"
+            )
+        mixture = build_mixture(
+            tasks,
+            config.data.mixing.to_dict(),
+            name=name,
+            length=config.train.length,
+            rows_per_step=group_rows,
+            num_steps=config.train.num_steps,
+            seed=config.seed,
+        )
+        groups.append(Group(name, mixture, group_rows))
+    return tuple(groups)

@@ -22,30 +22,31 @@ def derive_key(*parts: int | np.ndarray) -> np.ndarray:
     return np.asarray(key)
 
 
-def permute(index: np.ndarray, size: int, key: np.ndarray | int) -> np.ndarray:
+def permute(index: np.ndarray, size: np.ndarray | int, key: np.ndarray | int) -> np.ndarray:
     """Map each index in [0, size) to its place under the permutation that `key` names.
 
     A Feistel network over the next power of two, walked along its cycle until it is back inside
     [0, size) (Black & Rogaway 2002): a bijection for every key, without a table.
 
-    index: int64 [n]; key: uint64, scalar or [n]. Returns int64 [n].
+    index: int64 [n]; size: up to 2^53, and key: uint64, each scalar or [n]. Returns int64 [n].
     """
-    bits = max((size - 1).bit_length(), 4)  # 4: a few bits more mix tiny ranges properly
     state = np.asarray(index).astype(np.uint64)
+    sizes = np.broadcast_to(np.asarray(size, dtype=np.uint64), state.shape)
     keys = np.broadcast_to(np.asarray(key, dtype=np.uint64), state.shape)
+    bits = np.frexp((sizes - np.uint64(1)).astype(np.float64))[1]  # of the largest index
+    bits = np.maximum(bits, 4).astype(np.uint64)  # a few bits more mix tiny ranges properly
     state = _feistel(state, bits, keys)
-    outside = np.flatnonzero(state >= size)
+    outside = np.flatnonzero(state >= sizes)
     while outside.size:
-        state[outside] = _feistel(state[outside], bits, keys[outside])
-        outside = outside[state[outside] >= size]
+        state[outside] = _feistel(state[outside], bits[outside], keys[outside])
+        outside = outside[state[outside] >= sizes[outside]]
     return state.astype(np.int64)
 
 
-def _feistel(state: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
-    low_bits = np.uint64(bits // 2)
-    high_bits = np.uint64(bits) - low_bits
+def _feistel(state: np.ndarray, bits: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    low_bits = bits >> np.uint64(1)
     low_mask = (np.uint64(1) << low_bits) - np.uint64(1)
-    high_mask = (np.uint64(1) << high_bits) - np.uint64(1)
+    high_mask = (np.uint64(1) << (bits - low_bits)) - np.uint64(1)
     low, high = state & low_mask, state >> low_bits
     with np.errstate(over="ignore"):
         for round_number in range(_ROUNDS):

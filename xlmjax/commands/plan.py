@@ -1,0 +1,34 @@
+"""`xlmjax plan`: what a run will read, before it runs."""
+
+import argparse
+import sys
+
+from ml_collections import ConfigDict
+
+from xlmjax.data.mixture import open_groups
+from xlmjax.data.vocabulary import Vocabulary
+from xlmjax.planning import mixture_plan
+
+HELP = """Print what a run will read, from the prepared stores (run `xlmjax prepare` first):
+per task examples, tokens, tokens per character, rate, tokens and epochs at the end of the run;
+the same per language; and warnings."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add nothing: everything is in the config."""
+
+
+def run(config: ConfigDict, args: argparse.Namespace) -> None:
+    """Print the plan of every objective group; warnings go to stderr."""
+    for group in open_groups(config, Vocabulary.load(config.data.vocabulary)):
+        plans = mixture_plan.plan_tasks(
+            group.name, group.mixture, group.rows, config.train.num_steps
+        )
+        by_language = mixture_plan.plan_languages(plans, group.mixture.tasks)
+        print(
+            f"objectives.{group.name}: {config.train.num_steps:,} steps of {group.rows} rows of "
+            f"{config.train.length} tokens\n"
+        )
+        print(mixture_plan.format_plan(plans, by_language))
+        for warning in mixture_plan.warnings(plans, by_language):
+            print(f"warning: {warning}", file=sys.stderr)
