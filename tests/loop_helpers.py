@@ -1,6 +1,7 @@
 """A tiny model, batch and train step with distinct sizes, for the tests of the loop."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from xlmjax.ops import schedules
 from xlmjax.parallel import partition
 from xlmjax.parallel.mesh import MeshConfig, make_mesh
 from xlmjax.training.optimizer import OptimizerConfig, make_optimizer
-from xlmjax.training.state import state_spec
+from xlmjax.training.state import StateSpec, TrainState, named_leaves, state_spec
 from xlmjax.training.step import Group, TrainStep
 
 ROWS, LENGTH, VOCABULARY = 24, 14, 40
@@ -23,7 +24,7 @@ MODEL = ModelConfig(
     language_ids=(4, 6),
     pad_id=2,
     embed_dim=16,
-    num_layers=3,
+    num_layers=2,
     num_heads=4,
     mlp_dim=24,
     max_positions=20,
@@ -73,9 +74,11 @@ class Run:
     """A mesh, the state on it and the step."""
 
     mesh: jax.sharding.Mesh
-    spec: object
+    spec: StateSpec
     step: TrainStep
-    state: object
+    state: TrainState
+    strategy: str
+    initial: TrainState
 
     def place(self, batches):
         sharding = partition.batch_sharding(self.mesh)
@@ -87,30 +90,46 @@ class Run:
             self.state, metrics = self.step(self.state, step, self.place(batches))
         return jax.device_get(metrics)
 
+    def reset(self):
+        self.state = jax.tree.map(jax.device_put, self.initial, self.spec.shardings)
 
-def make_run(mesh=ONE_DEVICE, model=MODEL, optimizer=OPTIMIZER, parts=None, seed=0, **options):
-    over = make_mesh(mesh, jax.devices()[: np.prod([s for s in mesh.sizes if s > 0])])
-    spec = state_spec(
-        lambda key: XLM(model, key),
-        lambda tree: make_optimizer(optimizer, tree),
-        over,
-        mesh.strategy,
+
+@functools.lru_cache
+def fresh(model, optimizer, seed):
+    """Initial state on the host: compiling its constructor is most of the time of a test."""
+
+    def init(key):
+        tree = XLM(model, key)
+        return TrainState(jnp.int32(0), tree, make_optimizer(optimizer, tree).init(tree))
+
+    return jax.device_get(jax.jit(init)(jax.random.key(seed)))
+
+
+def make_spec(mesh=ONE_DEVICE, model=MODEL, optimizer=OPTIMIZER):
+    """Return a mesh on the first devices that fit, and the spec of the state on it."""
+    sizes = [size for size in mesh.sizes if size > 0]
+    over = make_mesh(mesh, jax.devices()[: np.prod(sizes)])
+    return over, state_spec(
+        lambda key: XLM(model, key), lambda tree: make_optimizer(optimizer, tree), over, mesh.strategy
     )
-    with jax.set_mesh(over):
-        state = spec.create(jax.random.key(seed))
+
+
+def make_run(mesh=ONE_DEVICE, model=MODEL, optimizer=OPTIMIZER, parts=None, **options):
+    over, spec = make_spec(mesh, model, optimizer)
     step = TrainStep(
         parts or groups(),
         make_optimizer(optimizer, spec.abstract.model),
         optimizer.make_schedule(10),
         spec,
         strategy=mesh.strategy,
-        seed=seed,
+        seed=0,
         **options,
     )
-    return Run(over, spec, step, state)
+    initial = fresh(model, optimizer, 0)
+    run = Run(over, spec, step, initial, mesh.strategy, initial)
+    run.reset()
+    return run
 
 
 def leaves(tree):
-    from xlmjax.training.state import named_leaves
-
     return {name: np.asarray(jax.device_get(leaf)) for name, leaf in named_leaves(tree).items()}

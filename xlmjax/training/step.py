@@ -199,7 +199,7 @@ class TrainStep:
             loss, _, gradient = total_gradient(
                 self.groups, model, batches, self.key(step), step, self._microbatches
             )
-        return jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradient))
+        return jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
 
     def _update(
         self, state: TrainState, position: Int[Array, ""], batches: Mapping[str, Batch]
@@ -215,7 +215,7 @@ class TrainStep:
                 self._microbatches,
                 self._shardings.model,
             )
-        grad_norm = optax.global_norm(gradient)
+        grad_norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         rate = self._learning_rate(step)
         directions, opt_state = self._optimizer.update(gradient, state.opt_state, state.model)
