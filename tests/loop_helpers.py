@@ -109,9 +109,8 @@ def make_spec(mesh=ONE_DEVICE, model=MODEL, optimizer=OPTIMIZER):
     """Return a mesh on the first devices that fit, and the spec of the state on it."""
     sizes = [size for size in mesh.sizes if size > 0]
     over = make_mesh(mesh, jax.devices()[: np.prod(sizes)])
-    return over, state_spec(
-        lambda key: XLM(model, key), lambda tree: make_optimizer(optimizer, tree), over, mesh.strategy
-    )
+    make = functools.partial(make_optimizer, optimizer)
+    return over, state_spec(functools.partial(XLM, model), make, over, mesh.strategy)
 
 
 def make_run(mesh=ONE_DEVICE, model=MODEL, optimizer=OPTIMIZER, parts=None, **options):

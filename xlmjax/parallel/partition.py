@@ -71,6 +71,8 @@ def param_shardings(
         if not isinstance(leaf, nnx.Variable):
             return replicated(mesh)
         array, axes = leaf.get_value(), leaf.get_metadata().get("axes")
+        if not jax.tree.leaves(leaf):  # optax.partition empties what another optimizer keeps
+            return leaf
         where = jax.tree_util.keystr(path, simple=True, separator="/")
         if axes is None:
             raise ValueError(f"parameter {where} of shape {array.shape} names no axes")

@@ -44,9 +44,7 @@ def make_schedule(
 
 
 @SCHEDULES.register("inverse_sqrt")
-def inverse_sqrt(
-    peak: float, warmup: int, total: int, decay: int, final_scale: float
-) -> Schedule:
+def inverse_sqrt(peak: float, warmup: int, total: int, decay: int, final_scale: float) -> Schedule:
     """Return peak * sqrt(warmup / u): XLM's adam_inverse_sqrt (spec 4.3)."""
     return lambda u: peak * jnp.sqrt(max(1, warmup) / jnp.maximum(u, 1.0))
 

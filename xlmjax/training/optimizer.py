@@ -74,7 +74,9 @@ class OptimizerConfig:
     def from_config(cls, config: Any) -> "OptimizerConfig":
         """Return the checked section, from a ConfigDict or another mapping with these fields."""
         fields = {field.name: config[field.name] for field in dataclasses.fields(cls)}
-        fields["decay_mask"] = tuple((str(rule), bool(decays)) for rule, decays in config.decay_mask)
+        fields["decay_mask"] = tuple(
+            (str(rule), bool(decays)) for rule, decays in config.decay_mask
+        )
         return cls(**fields)
 
     def make_schedule(self, num_steps: int) -> Schedule:
@@ -177,6 +179,7 @@ def muon(config: OptimizerConfig, model: Any) -> optax.GradientTransformation:
     labels = jax.tree_util.tree_map_with_path(
         lambda path, _: "adam" if numbers[parameter_name(path)] is None else "muon", model
     )
+
     def scale(updates: Any, _: Any) -> Any:
         def to_rms(update: jax.Array, number: contrib.MuonDimensionNumbers) -> jax.Array:
             sizes = [math.prod(update.shape[i] for i in side) for side in number]

@@ -17,7 +17,7 @@ from xlmjax.parallel.partition import param_shardings, replicated
 class TrainState:
     """All that a run carries from step to step; the position in the data is the step."""
 
-    step: jax.Array  # int32 [], number of updates so far
+    step: Any  # int32 [], number of updates so far
     model: Any  # float32 parameters
     opt_state: Any
 

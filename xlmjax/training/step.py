@@ -6,7 +6,7 @@ how the batch is split into microbatches or over devices.
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -169,9 +169,7 @@ class TrainStep:
         self._microbatches = microbatches
         self._skip_nonfinite = skip_nonfinite
         whole = replicated(spec.shardings.step.mesh)
-        self.jitted = jax.jit(
-            self._update, donate_argnums=0, out_shardings=(spec.shardings, whole)
-        )
+        self.jitted = jax.jit(self._update, donate_argnums=0, out_shardings=(spec.shardings, whole))
         self._compilations = 0
 
     def __call__(
@@ -191,9 +189,7 @@ class TrainStep:
         """Return the key of a step: fold_in(key(seed), step)."""
         return jax.random.fold_in(jax.random.key(self._seed), step)
 
-    def is_finite(
-        self, model: Any, step: Int[Array, ""], batches: Mapping[str, Batch]
-    ) -> Array:
+    def is_finite(self, model: Any, step: Int[Array, ""], batches: Mapping[str, Batch]) -> Array:
         """Return whether loss and gradient of these batches at a step are finite."""
         with use_rules(self._strategy):
             loss, _, gradient = total_gradient(
@@ -230,15 +226,13 @@ class TrainStep:
             learning_rate=rate,
             grad_norm=grad_norm,
             nonfinite=(~finite).astype(jnp.int32),
-            real_tokens=sum(
-                jnp.sum(batch["segment_ids"] != 0, dtype=jnp.float32) for batch in batches.values()
-            ),
-            predicted_tokens=sum(output.weight for output in outputs.values()),
+            real_tokens=_total(batch["segment_ids"] != 0 for batch in batches.values()),
+            predicted_tokens=_total(output.weight for output in outputs.values()),
         )
         return state, metrics
 
     def _count_compilations(self, position: int) -> None:
-        count = self.jitted._cache_size()
+        count = self.jitted._cache_size()  # type: ignore[attr-defined]
         if count > max(1, self._compilations):
             log.warning(
                 "the train step was compiled again at step %d (%d times by now): a batch or the "
@@ -247,3 +241,7 @@ class TrainStep:
                 count,
             )
         self._compilations = count
+
+
+def _total(arrays: Iterable[Array]) -> Float[Array, ""]:
+    return jnp.stack([jnp.sum(x, dtype=jnp.float32) for x in arrays]).sum()
