@@ -41,15 +41,15 @@ class Embeddings(nnx.Module):
         positions: Int[Array, "b l"],
         language_ids: Int[Array, "b l"],
     ) -> Float[Array, "b l e"]:
-        x = self.tokens[...][tokens]
+        x = constrain(self.tokens[...], "act_vocab", "act_embed")[tokens]
         if self.positions is not None:
-            x += self.positions[...][positions]
+            x += constrain(self.positions[...], None, "act_embed")[positions]
         elif self.cfg.positions == "sinusoidal":
             x += jnp.asarray(sinusoids(self.cfg.max_positions, self.cfg.embed_dim))[positions]
         if self.languages is not None:
             rows = np.zeros(max(self.cfg.language_ids) + 1, np.int32)
             rows[list(self.cfg.language_ids)] = np.arange(len(self.cfg.language_ids))
-            x += self.languages[...][jnp.asarray(rows)[language_ids]]
+            x += constrain(self.languages[...], None, "act_embed")[jnp.asarray(rows)[language_ids]]
         return self.norm(x.astype(self.cfg.compute_dtype))
 
 
