@@ -1,0 +1,1 @@
+LANGUAGES = ("de", "en", "es", "fr", "sw")
