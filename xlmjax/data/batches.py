@@ -25,15 +25,12 @@ def to_global(
     `fill(start, stop)` returns the features of rows [start, stop) of the batch; `sharding` splits
     the first axis.
     """
-    held: dict[int, Mapping[str, np.ndarray]] = {}
-    for index, *_ in sharding.addressable_devices_indices_map((rows,)).values():
-        start, stop, _ = index.indices(rows)
-        if start not in held:
-            held[start] = fill(start, stop)
+    held = functools.cache(fill)
 
     def of_feature(feature: features.Feature) -> jax.Array:
-        def shard(index: tuple[slice, ...]) -> np.ndarray:
-            return held[index[0].indices(rows)[0]][feature.name]
+        def shard(index: tuple[slice, ...] | None) -> np.ndarray:
+            start, stop, _ = (index or (slice(None),))[0].indices(rows)
+            return held(start, stop)[feature.name]
 
         return jax.make_array_from_callback(feature.shape(rows, length), sharding, shard)
 

@@ -25,7 +25,7 @@ class Layout(Protocol):
 
     num_rows: int
     num_tokens: int  # real tokens of an epoch, delimiters included
-    dropped: Mapping[str, int]  # examples that no row holds, by reason
+    dropped: dict[str, int]  # examples that no row holds, by reason
 
     def fill(self, rows: np.ndarray, epochs: np.ndarray, batch: Mapping[str, np.ndarray]) -> None:
         """Write rows [n] of epochs [n] into the per-token arrays [n, length] of `batch`."""
@@ -108,7 +108,7 @@ class PackLayout:
         self._languages = np.array([languages.get(store.language(name)).id for name in names])
         self._offsets = [store.offsets(name) for name in names]
         if self._is_pair:
-            sizes = sum(np.diff(offsets) for offsets in self._offsets) + 4
+            sizes = np.sum([np.diff(offsets) for offsets in self._offsets], axis=0) + 4
             fits = sizes <= length
             if not fits.all():
                 self.dropped["longer than a row"] = int(np.count_nonzero(~fits))
@@ -119,7 +119,7 @@ class PackLayout:
         else:
             start, count = _cut(self._offsets[0], length - 2)
             self._starts, self._counts = [start], [count]
-        sizes = sum(self._counts) + 2 * len(names)
+        sizes = np.sum(self._counts, axis=0) + 2 * len(names)
         self._first, self._items = pack(sizes, length)
         self.num_rows = len(self._first) - 1
         self.num_tokens = int(sizes.sum())

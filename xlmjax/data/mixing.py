@@ -5,13 +5,14 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from xlmjax.data.permutation import derive_key, permute
 
 BLOCK = 65_536  # rows over which the proportions of a mixture are exact
 
 
-def alpha_rates(sizes: Sequence[float], alpha: float) -> np.ndarray:
+def alpha_rates(sizes: ArrayLike, alpha: float) -> np.ndarray:
     """Return q_i ~ p_i^alpha (Lample & Conneau 2019, equation 1): 1 follows the corpus, 0 is flat.
 
     sizes: [n], any unit. Returns float64 [n], summing to 1.
@@ -23,14 +24,14 @@ def alpha_rates(sizes: Sequence[float], alpha: float) -> np.ndarray:
     return weights / weights.sum()
 
 
-def temperature_rates(sizes: Sequence[float], temperature: float) -> np.ndarray:
+def temperature_rates(sizes: ArrayLike, temperature: float) -> np.ndarray:
     """Return q_i ~ p_i^(1/temperature) (Arivazhagan et al. 2019), summing to 1."""
     if temperature <= 0:
         raise ValueError(f"data.mixing.temperature={temperature} must be above 0")
     return alpha_rates(sizes, 1.0 / temperature)
 
 
-def unimax_rates(sizes: Sequence[float], budget: float, max_epochs: float) -> np.ndarray:
+def unimax_rates(sizes: ArrayLike, budget: float, max_epochs: float) -> np.ndarray:
     """Return the flattest rates that repeat nothing more than `max_epochs` times.
 
     UniMax (Chung et al. 2023, algorithm 1): from the smallest corpus on, each takes an equal share
@@ -41,30 +42,30 @@ def unimax_rates(sizes: Sequence[float], budget: float, max_epochs: float) -> np
     """
     if max_epochs <= 0:
         raise ValueError(f"data.mixing.max_epochs={max_epochs} must be above 0")
-    sizes = np.asarray(sizes, dtype=np.float64)
-    granted = np.zeros_like(sizes)
+    wanted = max_epochs * np.asarray(sizes, dtype=np.float64)
+    granted = np.zeros_like(wanted)
     left = float(budget)
-    for rank, task in enumerate(np.argsort(sizes, kind="stable")):
-        granted[task] = min(left / (len(sizes) - rank), max_epochs * sizes[task])
+    for rank, task in enumerate(np.argsort(wanted, kind="stable")):
+        granted[task] = min(left / (len(wanted) - rank), wanted[task])
         left -= granted[task]
     return granted / granted.sum()
 
 
-def quotas(rates: Sequence[float], block: int = BLOCK) -> np.ndarray:
+def quotas(rates: ArrayLike, block: int = BLOCK) -> np.ndarray:
     """Round rates to integers that sum to `block`: largest remainders, one row a task at least.
 
     rates: [n]; a rate of exactly 0 rests and gets no row. Returns int64 [n].
     """
-    rates = np.asarray(rates, dtype=np.float64)
-    if (rates < 0).any() or not np.isfinite(rates).all() or not rates.any():
-        raise ValueError(f"rates must be finite, 0 or more and not all 0, found {rates.tolist()}")
-    if not rates.all():
-        counts = np.zeros(len(rates), dtype=np.int64)
-        counts[rates > 0] = quotas(rates[rates > 0], block)
+    shares = np.asarray(rates, dtype=np.float64)
+    if (shares < 0).any() or not np.isfinite(shares).all() or not shares.any():
+        raise ValueError(f"rates must be finite, 0 or more and not all 0, found {shares.tolist()}")
+    if not shares.all():
+        counts = np.zeros(len(shares), dtype=np.int64)
+        counts[shares > 0] = quotas(shares[shares > 0], block)
         return counts
-    if len(rates) > block:
-        raise ValueError(f"{len(rates)} tasks do not fit a block of {block} rows")
-    exact = np.maximum(rates / rates.sum() * block, 1.0)
+    if len(shares) > block:
+        raise ValueError(f"{len(shares)} tasks do not fit a block of {block} rows")
+    exact = np.maximum(shares / shares.sum() * block, 1.0)
     # Tasks held at one row take from the others in proportion.
     free = exact > 1.0
     exact[free] *= (block - np.count_nonzero(~free)) / exact[free].sum()

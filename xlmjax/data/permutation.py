@@ -15,11 +15,11 @@ def mix(words: np.ndarray) -> np.ndarray:
 
 def derive_key(*parts: int | np.ndarray) -> np.ndarray:
     """Hash a sequence of integers (or integer arrays, broadcast) to uint64 keys."""
-    key = np.uint64(0)
+    key = np.asarray(np.uint64(0))
     with np.errstate(over="ignore"):
         for part in parts:
-            key = mix(key + _GOLDEN + np.asarray(part).astype(np.uint64))
-    return np.asarray(key)
+            key = np.asarray(mix(key + _GOLDEN + np.asarray(part).astype(np.uint64)))
+    return key
 
 
 def permute(index: np.ndarray, size: np.ndarray | int, key: np.ndarray | int) -> np.ndarray:

@@ -112,8 +112,8 @@ def warnings(plans: Sequence[TaskPlan], by_language: Sequence[LanguagePlan]) -> 
     for plan in plans:
         if plan.epochs > MANY_EPOCHS:
             yield (
-                f"{plan.name} is read {plan.epochs:.1f} times, more than {MANY_EPOCHS:g}: lower its "
-                "rate (data.mixing), shorten the run or add text"
+                f"{plan.name} is read {plan.epochs:.1f} times, more than {MANY_EPOCHS:g}: "
+                "lower its rate (data.mixing), shorten the run or add text"
             )
         for reason, count in plan.dropped.items():
             if count:

@@ -1,0 +1,45 @@
+"""The XNLI languages at laptop size: MLM against MLM+TLM on a few megabytes of text a language.
+
+  xlmjax vocab   --config=wiki15:root=DATA
+  xlmjax prepare --config=wiki15:root=DATA
+  xlmjax plan    --config=wiki15:root=DATA
+  xlmjax train   --config=wiki15:root=DATA,objective=mlm_tlm --workdir=runs/wiki15_mlm_tlm
+
+DATA holds `wiki/LANG.txt.gz`, the pair collections below and `ntrex128/LANG.txt.gz` for validation.
+Measured results: docs/results.md.
+"""
+
+from ml_collections import ConfigDict
+
+from xlmjax.configs import base, sizes, xlm15
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Return the experiment; `arg`: objective=mlm|mlm_tlm, root=FOLDER, size, recipe."""
+    choice = base.parse(arg, objective="mlm_tlm", root="data", size="small", recipe="xlm")
+    config = base.get_config()
+    root, data = choice.root, config.data
+    data.languages = xlm15.LANGUAGES
+    data.pairs = xlm15.PAIRS
+    data.mixture = xlm15.mixture(choice.objective)
+    data.train.text = (f"text:{root}/wiki/{{lang}}.txt.gz",)
+    data.train.parallel = (
+        f"keyed:{root}/bible/{{lang}}.tsv.gz",
+        f"keyed:{root}/quran/{{lang}}.tsv.gz",
+        f"tsv:{root}/tatoeba/{{a}}-{{b}}.tsv.gz",
+        f"aligned:{root}/newstest/newstest20*.{{lang}}.gz",
+    )
+    data.validation.text = (f"text:{root}/ntrex128/{{lang}}.txt.gz",)
+    data.validation.parallel = (f"aligned:{root}/ntrex128/{{lang}}.txt.gz",)
+    data.vocabulary = "runs/wiki15/vocabulary.model"
+    data.stores = "runs/wiki15/stores"
+    sizes.set_size(config, choice.size)
+    sizes.set_recipe(config, choice.recipe)
+    config.optimizer.learning_rate = 5e-4
+    config.optimizer.warmup_steps = 1_000
+    config.optimizer.weight_decay = 0.01
+    config.train.rows = 64
+    config.train.num_steps = 4_000
+    config.checkpoint.every = 500
+    config.evals.perplexity = base.perplexity(tasks=("mlm", "tlm"), every=1_000)
+    return config

@@ -1,0 +1,70 @@
+"""The command line: help, overrides, and errors that name the field and the remedy."""
+
+import pytest
+
+from xlmjax import cli
+from xlmjax.configuration import ConfigError, config_names, load_config
+
+
+def test_help_names_every_command(capsys):
+    assert cli.main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert "--config" in printed
+    assert len(printed.splitlines()) > 8
+
+
+def test_an_unknown_command_is_refused(capsys):
+    assert cli.main(["trian"]) == 2
+    assert "'trian'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_every_config_loads(name):
+    if name != "sizes":
+        assert load_config(name).train.num_steps > 0
+
+
+def test_overrides_keep_types():
+    config = load_config(
+        "base",
+        [
+            "--config.train.num_steps=7",
+            "--config.data.languages=en",
+            "--config.data.languages=fr",
+            "--config.optimizer.learning_rate=1",
+        ],
+    )
+    assert config.train.num_steps == 7
+    assert config.data.languages == ("en", "fr")
+    assert config.optimizer.learning_rate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("bas", "", "unknown config 'bas'. Did you mean 'base'"),
+        ("nowhere/mine.py", "", "nowhere/mine.py: no such file"),
+        ("base", "--config.train.num_step=7", 'Did you mean "num_steps"'),
+        ("base", "--config.train.num_steps=many", "many"),
+        ("base", "--config.train.num_steps", "--config.train.num_steps=VALUE"),
+        ("base", "--steps=7", "unknown argument '--steps=7'"),
+        ("wiki15:rot=x", "", "config argument 'rot=x' is not one of: objective=mlm_tlm, root=data"),
+        ("wiki15:size=huge", "", "size='huge' is unknown; known: tiny, mini"),
+    ],
+)
+def test_wrong_configs_are_refused_by_name(name, override, message, capsys):
+    with pytest.raises(ConfigError) as error:
+        load_config(name, [override] if override else [])
+    assert message in str(error.value)
+    assert "Traceback" not in str(error.value)
+    assert cli.main(["plan", f"--config={name}", *([override] if override else [])]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,181 @@
+"""Laws of the mesh, the rule tables and the constraints."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from xlmjax.parallel import distributed, mesh, partition, rules
+
+
+def config(**fields):
+    return mesh.MeshConfig(**fields)
+
+
+class Toy(nnx.Module):
+    """A table, a matrix and a norm of distinct sizes."""
+
+    def __init__(self):
+        self.table = nnx.Param(jnp.zeros((40, 16)), axes=("vocab", "embed"))
+        self.mlp = nnx.Param(jnp.zeros((3, 16, 24)), axes=("layers", "embed", "mlp"))
+        self.norm = nnx.Param(jnp.zeros((3, 16)), axes=("layers", "norm"))
+
+
+def shardings(strategy, **fields):
+    over = mesh.make_mesh(config(strategy=strategy, **fields))
+    toy = partition.param_shardings(jax.eval_shape(Toy), over, strategy)
+    return {name: getattr(toy, name).get_value().spec for name in ("table", "mlp", "norm")}
+
+
+def test_mesh_infers_the_axis_that_is_minus_one():
+    made = mesh.make_mesh(config(data=-1, fsdp=2, tensor=2))
+    assert dict(made.shape) == {"replica": 1, "data": 2, "fsdp": 2, "tensor": 2}
+    assert set(made.axis_types) == {jax.sharding.AxisType.Auto}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"fsdp": 3}, r"mesh.fsdp=3 .* does not divide 8 devices: .* 1, 2, 4, 8"),
+        ({"fsdp": 4, "tensor": 4}, r"= 16 needs more than the 8 devices .*train.num_cpu_devices"),
+        ({"data": 2, "fsdp": 2}, r"= 4 leaves 4 of 8 devices idle: set one axis to -1"),
+        ({"data": -1, "fsdp": -1}, r"mesh.data and mesh.fsdp are -1: only one"),
+        ({"tensor": 0}, r"mesh.tensor=0 is not a size"),
+        ({"strategy": "zero"}, r"mesh.strategy='zero' is unknown; known: data, fsdp, tensor"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        mesh.make_mesh(config(**fields))
+
+
+def test_rows_that_do_not_divide_are_refused():
+    over = mesh.make_mesh(config(data=2, fsdp=2, tensor=2))
+    mesh.check_rows(over, 24, microbatches=3)
+    with pytest.raises(ValueError, match=r"train.rows=10 .*mesh.data=2 \* mesh.fsdp=2 = 4: use 8"):
+        mesh.check_rows(over, 10)
+    with pytest.raises(ValueError, match=r"train.microbatches=3 = 12"):
+        mesh.check_rows(over, 16, microbatches=3)
+
+
+def test_strategies_name_known_axes_only():
+    for table in rules.STRATEGIES.values():
+        for name, axes in table:
+            assert name in rules.NAMES
+            assert set([axes] if isinstance(axes, str) else axes) <= set(mesh.AXES)
+
+
+def test_parameters_follow_their_axes_and_the_layer_dimension_stays_whole():
+    spec = jax.sharding.PartitionSpec
+    both = shardings("fsdp_tensor", fsdp=4, tensor=2)
+    assert both == {
+        "table": spec("tensor", "fsdp"),
+        "mlp": spec(None, "fsdp", "tensor"),
+        "norm": spec(None, None),
+    }
+    assert shardings("data")["mlp"] == spec(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ((3, 17, 24), r"mlp of shape \(3, 17, 24\): 'embed' has size 17.*change model.embed_dim"),
+        ((3, 16, 25), r"'mlp' has size 25, which mesh.tensor=2 = 2 does not.*model.mlp_dim"),
+        ((16, 24), r"parameter mlp of shape \(16, 24\) has rank 2, not that of"),
+    ],
+)
+def test_a_parameter_that_does_not_fit_the_mesh_is_refused(value, message):
+    over = mesh.make_mesh(config(fsdp=4, tensor=2))
+    abstract = jax.eval_shape(Toy)
+    abstract.mlp.set_value(jax.ShapeDtypeStruct(value, jnp.float32))
+    with pytest.raises(ValueError, match=message):
+        partition.param_shardings(abstract, over, "fsdp_tensor")
+    whole = partition.param_shardings(abstract, over, "fsdp_tensor", statistics=True)
+    assert whole.mlp.get_value().spec == jax.sharding.PartitionSpec()
+
+
+def test_constrain_is_the_identity_without_a_mesh():
+    x = jnp.ones((3, 5))
+    assert partition.constrain(x, "act_batch", "act_embed") is x
+
+
+def test_constrain_lays_out_and_keeps_the_values():
+    over = mesh.make_mesh(config(fsdp=2, tensor=2))
+    x = jnp.arange(8.0 * 3 * 6).reshape(8, 3, 6)
+
+    @jax.jit
+    def inside(x):
+        with partition.use_rules("tensor"):
+            return partition.constrain(x, "act_batch", "act_length", "act_mlp")
+
+    with jax.set_mesh(over):
+        y = inside(x)
+    expected = jax.sharding.PartitionSpec(mesh.BATCH_AXES, None, "tensor")
+    assert y.sharding.is_equivalent_to(jax.sharding.NamedSharding(over, expected), 3)
+    np.testing.assert_array_equal(y, x)
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "message"),
+    [
+        ((8, 6), ("act_batch", "act_width"), "unknown axis 'act_width'; known: vocab"),
+        ((8, 6), ("act_batch",), r"rank 2, not that of \('act_batch',\)"),
+        ((8, 7), ("act_batch", "act_mlp"), "'act_mlp' has size 7.*change model.mlp_dim"),
+        ((6, 8), ("act_batch", None), "'act_batch' has size 6.*= 4 does not.*change train.rows"),
+    ],
+)
+def test_constrain_refuses(shape, names, message):
+    over = mesh.make_mesh(config(fsdp=2, tensor=2))
+    with jax.set_mesh(over), pytest.raises(ValueError, match=message):
+        partition.constrain(jnp.zeros(shape), *names)
+
+
+@pytest.mark.parametrize("strategy", sorted(rules.STRATEGIES))
+def test_embedding_lookup_does_not_depend_on_the_sharding_of_the_table(strategy):
+    over = mesh.make_mesh(config(fsdp=2, tensor=4, strategy=strategy))
+    table = jax.random.normal(jax.random.key(0), (40, 16))
+    tokens = jax.random.randint(jax.random.key(1), (6, 7), 0, 40)
+    weights = jax.random.normal(jax.random.key(2), (6, 7, 16))
+
+    def loss(table):
+        with partition.use_rules(strategy):
+            x = partition.constrain(table[tokens], "act_batch", "act_length", "act_embed")
+            return jnp.sum(x * weights), x
+
+    expected, expected_rows = jax.grad(loss, has_aux=True)(table)
+    toy = jax.eval_shape(Toy)
+    sharding = partition.param_shardings(toy, over, strategy).table.get_value()
+    with jax.set_mesh(over):
+        actual, rows = jax.jit(jax.grad(loss, has_aux=True))(jax.device_put(table, sharding))
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_one_process_needs_no_coordinator(monkeypatch):
+    for name in ("XLMJAX_COORDINATOR", "XLMJAX_NUM_PROCESSES", "XLMJAX_PROCESS_ID"):
+        monkeypatch.delenv(name, raising=False)
+    distributed.initialize()
+    distributed.initialize("localhost:1", 1, 0)
+    assert distributed.is_main()
+    assert distributed.agree(7) == 7
+    assert not distributed.everyone(False)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"XLMJAX_NUM_PROCESSES": "2"}, "also needs XLMJAX_COORDINATOR, XLMJAX_PROCESS_ID"),
+        ({"XLMJAX_NUM_PROCESSES": "two"}, "XLMJAX_NUM_PROCESSES='two' is not an integer"),
+    ],
+)
+def test_half_a_coordinator_is_refused(monkeypatch, environment, message):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        distributed.initialize()
+    monkeypatch.setenv("XLMJAX_NUM_PROCESSES", "2")
+    with pytest.raises(ValueError, match="XLMJAX_PROCESS_ID=2 is not in"):
+        distributed.initialize("localhost:1234", 2, 2)
+    with pytest.raises(ValueError, match="has no port"):
+        distributed.initialize("localhost", 2, 1)

@@ -1,0 +1,47 @@
+"""Schedules of the step: `((step, value), ...)`, piecewise linear, traced."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Linear between the points, constant before the first and after the last."""
+
+    points: tuple[tuple[int, float], ...]
+
+    def __call__(self, step: int | Int[Array, ""]) -> Float[Array, ""]:
+        """Return the value at a step."""
+        steps, values = zip(*self.points, strict=True)
+        return jnp.interp(
+            jnp.asarray(step, jnp.float32),
+            jnp.asarray(steps, jnp.float32),
+            jnp.asarray(values, jnp.float32),
+        )
+
+    @property
+    def maximum(self) -> float:
+        """Largest value over all steps."""
+        return max(value for _, value in self.points)
+
+
+def piecewise(points: Sequence[Sequence[float]], field: str = "schedule") -> Schedule:
+    """Return the schedule through `((step, value), ...)`; steps must increase."""
+    try:
+        knots = tuple((int(step), float(value)) for step, value in points)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{field} = {points!r} is no schedule; write ((step, value), ...)"
+        ) from None
+    steps = [step for step, _ in knots]
+    if not knots or any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+        raise ValueError(f"{field} = {points!r}: give at least one point, with increasing steps")
+    return Schedule(knots)
+
+
+def constant(value: float) -> Schedule:
+    """Return the schedule that does not change."""
+    return Schedule(((0, float(value)),))
