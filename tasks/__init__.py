@@ -1,4 +1,49 @@
-"""Seqio tasks and mixtures; importing `xlmjax.tasks` registers them."""
+"""Seqio tasks and mixtures: `xlmjax.tasks.register(config)` enters all of them.
+
+    mlm.LANG  clm.LANG  tlm.A_B          from the text that config.data names; mixtures mlm, clm, tlm
+    demo.mlm.LANG  demo.clm.LANG  demo.tlm.A_B      built-in text
+    wiki40b.mlm.LANG  wmt19.tlm.A_B  opus.SUBSET.tlm.A_B  xnli.LANG  multi_nli.en        from TFDS
+
+Nothing is read or downloaded before a dataset is asked for. A module named in `data.modules` adds
+its own tasks when it is imported, or in its `register(config)` if it has one; `add_text` and
+`add_pair` help to write it.
+"""
 
 if __name__ != "xlmjax.tasks":
     raise ImportError(f"import this package as 'xlmjax.tasks', not as {__name__!r}")
+
+import importlib
+import os
+import sys
+
+from ml_collections import ConfigDict
+
+from xlmjax.tasks import demo, monolingual, parallel, registration, xnli
+from xlmjax.tasks.registration import add_mixture, add_pair, add_text
+
+__all__ = ["add_mixture", "add_pair", "add_text", "register"]
+
+
+def register(config: ConfigDict) -> None:
+    """Register every task of a config; those of an earlier config are forgotten first."""
+    registration.forget()
+    with registration.remembering():
+        for module in (monolingual, parallel, xnli, demo):
+            module.register(config.data)
+    for name in config.data.modules:
+        _register_module(name, config)
+
+
+def _register_module(name: str, config: ConfigDict) -> None:
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a module beside the user's own config
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"data.modules: cannot import {name!r} ({error}); name a module on the Python path or "
+            "in the current directory"
+        ) from error
+    if hasattr(module, "register"):
+        with registration.remembering():
+            module.register(config)

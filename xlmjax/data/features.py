@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 TOKENS = "tokens"
+TARGET_TOKENS = "target_tokens"  # of token stores: the second side of a pair
 POSITIONS = "positions"
 SEGMENT_IDS = "segment_ids"  # 0 marks padding; equal non-zero ids attend to each other
 LANGUAGE_IDS = "language_ids"  # ids of xlmjax.languages

@@ -1,0 +1,26 @@
+"""The built-in text as tasks, whatever the config names: `demo.mlm.LANG`, `demo.tlm.A_B`."""
+
+import functools
+import itertools
+
+from ml_collections import ConfigDict
+
+from xlmjax.preparation import corpora, demo_text
+from xlmjax.preparation.sources import CorpusSource
+from xlmjax.tasks.registration import add_pair, add_text
+
+
+def register(data: ConfigDict) -> None:
+    """Register every language and pair of the generator."""
+    codes = sorted(demo_text.LANGUAGES)
+    for code in codes:
+        for objective in ("mlm", "clm"):
+            add_text(f"demo.{objective}.{code}", _source(code), code, data)
+    for pair in itertools.combinations(codes, 2):
+        add_pair(f"demo.tlm.{'_'.join(pair)}", _source(*pair), pair, data)
+
+
+def _source(*codes: str) -> CorpusSource:
+    return CorpusSource(
+        {split: functools.partial(corpora.demo_corpus, codes, split) for split in corpora.SPLITS}
+    )

@@ -1,0 +1,366 @@
+"""What `data.train` and `data.validation` name: the text of one language or of one pair.
+
+A corpus is a list of examples addressed by number, whatever files they lie in, so that any range
+of it can be read by any process. No TensorFlow here: `sources` wraps a corpus for seqio.
+"""
+
+import abc
+import bisect
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from ml_collections import ConfigDict
+
+from xlmjax import languages
+from xlmjax.preparation import demo_text, text_files
+from xlmjax.preparation.text_files import FileScan
+
+SPLITS = ("train", "validation")
+DEMO_TEXTS = {"train": 40_000, "validation": 1_000}  # sentences a language
+DEMO_PAIRS = {"train": 20_000, "validation": 1_000}
+
+# One example: UTF-8 text a language; None on the side where a joined key has no partner.
+Example = tuple[bytes | None, ...]
+
+
+class Part(abc.ABC):
+    """A piece of a corpus, from one file, one pair of files or a generator."""
+
+    scans: tuple[FileScan, ...]  # of its files
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Return the number of examples."""
+
+    @abc.abstractmethod
+    def examples(self, start: int, stop: int) -> Iterator[Example]:
+        """Yield examples `start` to `stop`."""
+
+    @abc.abstractmethod
+    def fingerprint(self) -> list:
+        """Return what tells this text from any other, as JSON."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines(Part):
+    """One file, or two line by line."""
+
+    scans: tuple[FileScan, ...]
+
+    def __post_init__(self) -> None:
+        if len({scan.lines for scan in self.scans}) != 1:
+            first, second = self.scans
+            raise ValueError(
+                f"{first.path} has {first.lines:,} lines, {second.path} has {second.lines:,}: "
+                "files of a pair must be aligned line by line"
+            )
+
+    def __len__(self) -> int:
+        return self.scans[0].lines
+
+    def examples(self, start: int, stop: int) -> Iterator[Example]:
+        """Yield examples `start` to `stop`."""
+        columns = [text_files.read_lines(scan, start, stop) for scan in self.scans]
+        return zip(*columns, strict=True)
+
+    def fingerprint(self) -> list:
+        """Return what tells this text from any other."""
+        return ["lines", *(scan.digest for scan in self.scans)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table(Part):
+    """One file of two columns; `swapped` where the second column is the first language."""
+
+    scans: tuple[FileScan]
+    swapped: bool
+
+    def __len__(self) -> int:
+        return self.scans[0].lines
+
+    def examples(self, start: int, stop: int) -> Iterator[Example]:
+        """Yield examples `start` to `stop`."""
+        for line in text_files.read_lines(self.scans[0], start, stop):
+            left, _, right = line.partition(b"\t")
+            yield (right, left) if self.swapped else (left, right)
+
+    def fingerprint(self) -> list:
+        """Return what tells this text from any other."""
+        return ["table", self.scans[0].digest, self.swapped]
+
+
+@dataclasses.dataclass(frozen=True)
+class Keyed(Part):
+    """One file of KEY<tab>text, or two joined on KEY in the order of the first, then the rest."""
+
+    scans: tuple[FileScan, ...]
+
+    @functools.cached_property
+    def _rows(self) -> list[Example]:
+        texts = [_read_keyed(scan) for scan in self.scans]
+        keys = dict.fromkeys(key for column in texts for key in column)
+        return [tuple(column.get(key) for column in texts) for key in keys]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def examples(self, start: int, stop: int) -> Iterator[Example]:
+        """Yield examples `start` to `stop`."""
+        return iter(self._rows[start:stop])
+
+    def fingerprint(self) -> list:
+        """Return what tells this text from any other."""
+        return ["keyed", *(scan.digest for scan in self.scans)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Demo(Part):
+    """Sentences of the built-in generator, in one language or two that translate each other."""
+
+    languages: tuple[str, ...]
+    split: str
+    seed: int = 0
+    scans: ClassVar[tuple[FileScan, ...]] = ()
+
+    def __len__(self) -> int:
+        return (DEMO_TEXTS if len(self.languages) == 1 else DEMO_PAIRS)[self.split]
+
+    def examples(self, start: int, stop: int) -> Iterator[Example]:
+        """Yield examples `start` to `stop`."""
+        if len(self.languages) == 1:
+            texts = demo_text.sentences(self.languages[0], self.split, len(self), self.seed)
+            rows: Iterator[tuple[str, ...]] = ((text,) for text in texts)
+        else:
+            first, second = self.languages
+            rows = iter(demo_text.pairs(first, second, self.split, len(self), self.seed))
+        for row in itertools.islice(rows, start, stop):
+            yield tuple(text.encode() for text in row)
+
+    def fingerprint(self) -> list:
+        """Return what tells this text from any other."""
+        everything = b"\n".join(
+            b"\t".join(filter(None, row)) for row in self.examples(0, len(self))
+        )
+        return ["demo", hashlib.blake2b(everything, digest_size=16).hexdigest()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """The parts of one language or pair, one after another; `field` is where the config says so."""
+
+    languages: tuple[str, ...]
+    parts: tuple[Part, ...]
+    field: str
+
+    def __post_init__(self) -> None:
+        if not len(self):
+            names = ", ".join(scan.path for part in self.parts for scan in part.scans)
+            raise ValueError(f"{self.field}: empty corpus for {self.name}: no line in {names}")
+
+    @property
+    def name(self) -> str:
+        """Language code, or pair of codes, for messages."""
+        return "-".join(self.languages)
+
+    @functools.cached_property
+    def _starts(self) -> list[int]:
+        return [0, *itertools.accumulate(map(len, self.parts))]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def examples(self, start: int, stop: int) -> Iterator[Example]:
+        """Yield examples `start` to `stop`."""
+        first = bisect.bisect_right(self._starts, start) - 1
+        for part, begin in zip(self.parts[first:], self._starts[first:], strict=False):
+            if begin >= stop:
+                return
+            yield from part.examples(max(start - begin, 0), min(stop - begin, len(part)))
+
+    def shard(self, index: int, count: int) -> range:
+        """Return the numbers of the examples of shard `index` of `count`: a contiguous range."""
+        return range(len(self) * index // count, len(self) * (index + 1) // count)
+
+    @property
+    def scans(self) -> tuple[FileScan, ...]:
+        """The scans of all files."""
+        return tuple(scan for part in self.parts for scan in part.scans)
+
+    def fingerprint(self) -> str:
+        """Return a digest of the text, whatever its files are called."""
+        content = json.dumps([self.languages, *(part.fingerprint() for part in self.parts)])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def split_pair(pair: str) -> tuple[str, str]:
+    """Return the languages of "en-fr" in alphabetical order, as XLM orders them."""
+    codes = pair.split("-")
+    if len(codes) != 2 or codes[0] == codes[1]:
+        raise ValueError(f"data.pairs: {pair!r} is not a pair of two languages like 'en-fr'")
+    first, second = sorted(_known_language(code, "data.pairs") for code in codes)
+    return first, second
+
+
+def pairs_of(data: ConfigDict) -> list[tuple[str, str]]:
+    """Return the pairs of a config, each sorted; raises `ValueError` on one named twice."""
+    pairs = [split_pair(pair) for pair in data.pairs]
+    for pair in pairs:
+        if pairs.count(pair) > 1:
+            raise ValueError(f"data.pairs: {'-'.join(pair)} is named twice, in one order or both")
+        for code in pair:
+            if code not in data.languages:
+                raise ValueError(
+                    f"data.pairs: {'-'.join(pair)} needs {code!r} in data.languages="
+                    f"{tuple(data.languages)}"
+                )
+    return pairs
+
+
+def languages_of(data: ConfigDict) -> list[str]:
+    """Return the languages of a config; raises `ValueError` on an unknown or repeated one."""
+    codes = [_known_language(code, "data.languages") for code in data.languages]
+    for code in codes:
+        if codes.count(code) > 1:
+            raise ValueError(f"data.languages: {code!r} is named twice")
+    return codes
+
+
+def text_corpus(data: ConfigDict, split: str, language: str) -> Corpus:
+    """Return the monolingual text of a language that `data.SPLIT.text` names."""
+    field = f"data.{split}.text"
+    _known_language(language, "data.languages")
+    parts: list[Part] = []
+    for kind, pattern in _specs(data[split].text, field, ("text", "keyed", "demo")):
+        if kind == "demo":
+            if language in demo_text.LANGUAGES:
+                parts.append(Demo((language,), split))
+            continue
+        columns = 2 if kind == "keyed" else 1
+        scans = [
+            text_files.scan(path, columns) for path in text_files.find(_fill(pattern, language))
+        ]
+        parts.extend(Keyed((scan,)) if kind == "keyed" else Lines((scan,)) for scan in scans)
+    if not parts:
+        raise _nothing_found(field, f"language {language!r}", data[split].text)
+    return Corpus((language,), tuple(parts), field)
+
+
+def pair_corpus(data: ConfigDict, split: str, pair: tuple[str, str]) -> Corpus:
+    """Return the parallel text of a sorted pair that `data.SPLIT.parallel` names."""
+    field = f"data.{split}.parallel"
+    parts: list[Part] = []
+    for kind, pattern in _specs(data[split].parallel, field, ("aligned", "tsv", "keyed", "demo")):
+        if kind == "demo":
+            if set(pair) <= set(demo_text.LANGUAGES):
+                parts.append(Demo(pair, split))
+        elif kind == "tsv":
+            parts.extend(_tables(pattern, pair, field))
+        else:
+            columns = 2 if kind == "keyed" else 1
+            part = Keyed if kind == "keyed" else Lines
+            for paths in _matched_files(pattern, pair, field):
+                first, second = (text_files.scan(path, columns) for path in paths)
+                parts.append(part((first, second)))
+    if not parts:
+        raise _nothing_found(field, f"pair '{'-'.join(pair)}'", data[split].parallel)
+    return Corpus(pair, tuple(parts), field)
+
+
+def demo_corpus(codes: tuple[str, ...], split: str) -> Corpus:
+    """Return the built-in text of a language or a sorted pair."""
+    return Corpus(codes, (Demo(codes, split),), "demo")
+
+
+def _known_language(code: str, field: str) -> str:
+    try:
+        return languages.get(code).code
+    except KeyError as error:
+        raise ValueError(f"{field}: {error.args[0]}") from None
+
+
+def _specs(specs: Sequence[str], field: str, kinds: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    for spec in specs:
+        kind, colon, pattern = spec.partition(":")
+        if not colon or kind not in kinds:
+            raise ValueError(f"{field}: {spec!r} does not begin with one of {', '.join(kinds)}, :")
+        yield kind, pattern
+
+
+def _nothing_found(field: str, what: str, specs: Sequence[str]) -> ValueError:
+    tried = ", ".join(specs) or "nothing"
+    hint = ""
+    if any(spec.startswith("demo:") for spec in specs):
+        hint = f"; demo text exists for {', '.join(demo_text.LANGUAGES)}"
+    return ValueError(f"{field}: no file for {what}; looked for {tried}{hint}")
+
+
+def _fill(pattern: str, language: str, pair: tuple[str, str] = ("", "")) -> str:
+    for name, value in (("{lang}", language), ("{a}", pair[0]), ("{b}", pair[1])):
+        pattern = pattern.replace(name, value)
+    return os.path.expanduser(pattern)
+
+
+def _orders(pattern: str, pair: tuple[str, str]) -> list[tuple[str, str]]:
+    """Return the orders in which a pattern may name a pair: both where it spells {a} and {b}."""
+    both = "{a}" in pattern and "{b}" in pattern
+    return [pair, (pair[1], pair[0])] if both else [pair]
+
+
+def _tables(pattern: str, pair: tuple[str, str], field: str) -> Iterator[Table]:
+    if "{a}" not in pattern or "{b}" not in pattern:
+        raise ValueError(
+            f"{field}: 'tsv:{pattern}' must hold {{a}} and {{b}}, the languages of the two columns"
+        )
+    for order in _orders(pattern, pair):
+        for path in text_files.find(_fill(pattern, "", order)):
+            yield Table((text_files.scan(path, columns=2),), swapped=order != pair)
+
+
+def _matched_files(pattern: str, pair: tuple[str, str], field: str) -> Iterator[tuple[str, str]]:
+    """Yield files of the two languages of a pair, matched by what the wildcards stand for."""
+    if "{lang}" not in pattern:
+        raise ValueError(f"{field}: pattern {pattern!r} must hold {{lang}}")
+    for order in _orders(pattern, pair):
+        found = [_by_wildcards(_fill(pattern, code, order)) for code in pair]
+        if not all(found):
+            continue  # another spec may hold this pair
+        for here, there in (found, found[::-1]):
+            if alone := sorted(set(here) - set(there)):
+                raise ValueError(
+                    f"{field}: {here[alone[0]]} has no partner in the other language of the pair "
+                    f"{'-'.join(pair)}: {len(here)} files match there, {len(there)} here"
+                )
+        yield from ((found[0][key], found[1][key]) for key in sorted(found[0]))
+
+
+def _by_wildcards(pattern: str) -> dict[tuple[str, ...], str]:
+    """Return the files of a pattern by the text that each of its wildcards stands for."""
+    tokens = re.split(r"(\*\*/|\*|\?|\[[^\]]+\])", pattern)
+    groups = {"**/": "(.*/|)", "*": "([^/]*)", "?": "([^/])"}
+    literal = re.compile(
+        "".join(
+            re.escape(token) if index % 2 == 0 else groups.get(token, f"({token})")
+            for index, token in enumerate(tokens)
+        )
+    )
+    matches = ((literal.fullmatch(path), path) for path in text_files.find(pattern))
+    return {match.groups(): path for match, path in matches if match}
+
+
+def _read_keyed(scan: FileScan) -> dict[bytes, bytes]:
+    texts: dict[bytes, bytes] = {}
+    for number, line in enumerate(text_files.read_lines(scan, 0, scan.lines), 1):
+        key, tab, text = line.partition(b"\t")
+        if not tab:
+            continue  # blank: `scan` checked the columns of the others
+        if key in texts:
+            raise ValueError(f"{scan.path}:{number}: key {key.decode()!r} is there twice")
+        texts[key] = text
+    return texts

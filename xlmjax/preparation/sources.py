@@ -1,0 +1,97 @@
+"""A corpus as a seqio data source."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from xlmjax.preparation import cleaning, preprocessors
+from xlmjax.preparation.corpora import Corpus
+
+_BATCH = 512
+_SHUFFLE_BUFFER = 65_536
+
+
+class CorpusSource(seqio.DataSource):
+    """Text of one language (`text`) or of a pair (`text`, `target_text`), from local files.
+
+    A shard is a contiguous range of lines, so that the examples of all shards in order are those of
+    the whole, whatever their number. Nothing is read before a split is asked for.
+    """
+
+    def __init__(self, corpora: Mapping[str, Callable[[], Corpus]]):
+        """Take what makes the corpus of every split; each is made once, when first needed."""
+        super().__init__(splits=tuple(corpora))
+        self._corpora = {split: functools.cache(make) for split, make in corpora.items()}
+
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        """Any number of shards."""
+        return True
+
+    def list_shards(self, split: str) -> list[str]:
+        """Return one name: shards are cut from the whole."""
+        return [split]
+
+    def num_input_examples(self, split: str) -> int:
+        """Return the number of examples before anything is dropped."""
+        return len(self.corpus(split))
+
+    def corpus(self, split: str) -> Corpus:
+        """Return the text of a split; raises `ValueError` where its files are missing or bad."""
+        return self._corpora[split]()
+
+    def fingerprint(self, split: str) -> str:
+        """Return a digest of the text of a split."""
+        return self.corpus(split).fingerprint()
+
+    def get_dataset(
+        self,
+        split: str = "train",
+        shuffle: bool = True,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+        *,
+        sequence_length: Mapping[str, int] | None = None,
+        use_cached: bool = False,
+        num_epochs: int | None = 1,
+    ) -> tf.data.Dataset:
+        """Return examples of UTF-8 `text`, for pairs `target_text`, and whether `held_out`."""
+        dataset = tf.data.Dataset.from_generator(
+            lambda: self.batches(split, shard_info),
+            output_signature={
+                **{name: tf.TensorSpec([None], tf.string) for name in self._names(split)},
+                preprocessors.HELD_OUT: tf.TensorSpec([None], tf.bool),
+            },
+        ).unbatch()
+        return dataset.shuffle(_SHUFFLE_BUFFER, seed=seed) if shuffle else dataset
+
+    def batches(
+        self, split: str, shard_info: seqio.ShardInfo | None = None
+    ) -> Iterator[preprocessors.Columns]:
+        """Yield the examples of a shard in columns of UTF-8 bytes, without tf.data.
+
+        Examples of which one side has no partner are dropped and counted here.
+        """
+        corpus = self.corpus(split)
+        shard = corpus.shard(*((shard_info.index, shard_info.num_shards) if shard_info else (0, 1)))
+        names = self._names(split)
+        examples = corpus.examples(shard.start, shard.stop)
+        while rows := list(itertools.islice(examples, _BATCH)):
+            whole = [row for row in rows if None not in row]
+            preprocessors.count_drops(cleaning.UNMATCHED, len(rows) - len(whole))
+            columns = zip(*whole, strict=True) if whole else ((),) * len(names)
+            yield {
+                **{
+                    name: np.array(column, object)
+                    for name, column in zip(names, columns, strict=True)
+                },
+                preprocessors.HELD_OUT: np.full(len(whole), split != "train"),
+            }
+
+    def _names(self, split: str) -> tuple[str, ...]:
+        number = len(self.corpus(split).languages)
+        return (preprocessors.TEXT, preprocessors.TARGET_TEXT)[:number]
