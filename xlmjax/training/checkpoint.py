@@ -323,8 +323,8 @@ def find_checkpoint(path: epath.PathLike, field: str) -> epath.Path:
         if steps:
             return folder / str(max(steps))
     raise ValueError(
-        f"{field}={str(path)!r} holds no checkpoint: name a workdir with {FOLDER}/<step>, or one of "
-        "these folders"
+        f"{field}={str(path)!r} holds no checkpoint: name a workdir with {FOLDER}/<step>, or one "
+        "of these folders"
     )
 
 
