@@ -163,7 +163,7 @@ def test_a_bar_on_a_terminal():
     progress.report(50, VALUES | {"perf/mfu": 0.413})
     progress.note("saved")
     progress.close()
-    assert "50/100 [loss 2.5000, 12,346 tokens/s, MFU 41.3%, ETA 0:01:40]" in stream.getvalue()
+    assert "50/100, loss 2.5000, 12,346 tokens/s, MFU 41.3%, ETA 0:01:40" in stream.getvalue()
     assert "saved" in stream.getvalue()
 
 
