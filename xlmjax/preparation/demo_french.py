@@ -8,9 +8,7 @@ from xlmjax.preparation.demo_meaning import GAP, Clause, Joined, Meaning, NounPh
 
 _ADVERBS = lexicon.ADVERBS["fr"]
 _VOWELS = tuple("aeiouhâàéèêëîïôœ")  # every h of the lexicon is mute
-_NUMBERS = dict(
-    zip("23456789", "deux trois quatre cinq six sept huit neuf".split(), strict=True)
-)
+_NUMBERS = dict(zip("23456789", "deux trois quatre cinq six sept huit neuf".split(), strict=True))
 # masculine, feminine, plural of both
 _DETERMINERS = {
     "the": ("le", "la", "les"), "a": ("un", "une", "des"), "this": ("ce", "cette", "ces"),

@@ -142,13 +142,13 @@ _DEFINITE = (
 )  # fmt: skip
 _NEGATED = (*_DEFINITE, *(("a", False),) * 6, *(("a", True),) * 4)
 _PLACE = (*(("the", False),) * 8, *((p, False) for p in POSSESSIVES))
-_OWN_PLACES = frozenset(("house", "garden", "room", "office", "kitchen", "village", "city", "field"))
+_OWN_PLACES = frozenset(
+    ("house", "garden", "room", "office", "kitchen", "village", "city", "field")
+)
 
 
 @functools.cache
-def _determiners(
-    noun: str, choices: tuple[tuple[str, bool], ...]
-) -> tuple[tuple[str, bool], ...]:
+def _determiners(noun: str, choices: tuple[tuple[str, bool], ...]) -> tuple[tuple[str, bool], ...]:
     """Keep the determiners that a noun allows: kin are somebody's, mass nouns are not counted."""
     kinds = selection.KINDS[noun]
     if "kin" in kinds:
@@ -213,9 +213,7 @@ def action(draw: Draw, definite: bool = False) -> Clause:
     return _clause(draw, frame, subject, noun, definite)
 
 
-def _clause(
-    draw: Draw, frame: selection.Frame, subject: str, noun: str, definite: bool
-) -> Clause:
+def _clause(draw: Draw, frame: selection.Frame, subject: str, noun: str, definite: bool) -> Clause:
     verb = frame.verb
     tense = draw.pick(_TENSES)
     negative = draw.percent(16)
@@ -240,7 +238,11 @@ def _clause(
         place = where(draw, draw.pick(frame.places))
     if frame.manners and draw.percent(20):
         manner = draw.pick(frame.manners)
-    if (manner == "" or place is None) and draw.percent(45) and (tense != "present" or not negative):
+    if (
+        (manner == "" or place is None)
+        and draw.percent(45)
+        and (tense != "present" or not negative)
+    ):
         time = draw.pick(_TIMES[tense])
     fronted = time != "" and draw.percent(40)
     return Clause(

@@ -313,7 +313,9 @@ FRAMES = tuple(
     )
     for verb, subjects, objects, places, manners in lexicon.rows(_FRAMES)
 )
-QUALITIES = {adjective: frozenset(flags.split()) for adjective, flags, _ in lexicon.rows(_QUALITIES)}
+QUALITIES = {
+    adjective: frozenset(flags.split()) for adjective, flags, _ in lexicon.rows(_QUALITIES)
+}
 _DESCRIBES = {adjective: select(nouns) for adjective, _, nouns in lexicon.rows(_QUALITIES)}
 
 
