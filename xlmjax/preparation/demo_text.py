@@ -1,1 +1,0 @@
-LANGUAGES = ("de", "en", "es", "fr", "sw")
