@@ -1,4 +1,4 @@
-"""The sizes and choices of a model: the `model` section of a config, validated."""
+"""Sizes and choices of a model: the `model` section of a config, validated."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,22 +6,26 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from xlmjax.ops import attention
+
 _CHOICES = {
     "positions": ("learned", "sinusoidal", "rope"),
     "norm": ("post", "pre"),
     "norm_kind": ("layer", "rms"),
     "mlp": ("gelu", "relu", "geglu"),
     "dtype": ("float32", "bfloat16"),
+    "attention": ("auto", *attention.IMPLEMENTATIONS),
     "remat": ("none", "full", "dots"),
 }
+_POSITIVE = ("vocab_size", "embed_dim", "num_layers", "num_heads", "mlp_dim", "max_positions")
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """What `configs/base.py` says under `model`, and the facts of the vocabulary and languages."""
+    """The fields of `configs/base.py` under `model`, with the facts of vocabulary and languages."""
 
     vocab_size: int
-    language_ids: tuple[int, ...]  # ids of xlmjax.languages; row i of the table is language_ids[i]
+    language_ids: tuple[int, ...]  # ids of xlmjax.languages, in the order of the table's rows
     pad_id: int
     embed_dim: int = 256
     num_layers: int = 6
@@ -56,15 +60,30 @@ class ModelConfig:
         if self.mlp_dim == 0:
             object.__setattr__(self, "mlp_dim", 4 * self.embed_dim)
         for field, choices in _CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(
-                    f"model.{field} = {getattr(self, field)!r}; choose one of {', '.join(choices)}"
-                )
-        if self.embed_dim % self.num_heads:
-            raise ValueError(
-                f"model.embed_dim = {self.embed_dim} is not divisible by model.num_heads = "
-                f"{self.num_heads}; change one of them"
-            )
+            self._require(getattr(self, field) in choices, field, f"choose {' | '.join(choices)}")
+        for field in _POSITIVE:
+            self._require(getattr(self, field) > 0, field, "give a positive number")
+        for field in ("dropout", "attention_dropout"):
+            self._require(0 <= getattr(self, field) < 1, field, "give a share in [0, 1)")
+        self._require(self.head_tile >= 0, "head_tile", "give a number of words, 0 for all")
+        self._require(
+            self.embed_dim % self.num_heads == 0,
+            "embed_dim",
+            f"give a multiple of model.num_heads={self.num_heads}",
+        )
+        self._require(
+            self.positions != "rope" or self.head_dim % 2 == 0,
+            "embed_dim",
+            f'"rope" needs an even width per head, not {self.head_dim}; change it or num_heads',
+        )
+        self._require(
+            0 < len(self.language_ids) == len(set(self.language_ids)),
+            "language_ids",
+            "name every language of data.languages once",
+        )
+        self._require(
+            0 <= self.pad_id < self.vocab_size, "pad_id", f"the vocabulary has {self.vocab_size}"
+        )
 
     @property
     def head_dim(self) -> int:
@@ -73,10 +92,48 @@ class ModelConfig:
 
     @property
     def compute_dtype(self) -> jnp.dtype:
-        """Dtype of activations and of parameters where they are used."""
+        """Dtype of activations, and of parameters where they are used."""
         return jnp.dtype(self.dtype)
 
     @property
     def has_language_table(self) -> bool:
-        """Whether tokens carry an embedding of their language: needs two of them, as in XLM."""
+        """Whether tokens carry an embedding of their language: with one language XLM has none."""
         return self.language_embeddings and len(self.language_ids) > 1
+
+    @property
+    def has_norm_bias(self) -> bool:
+        """Whether norms shift as well as scale."""
+        return self.bias and self.norm_kind == "layer"
+
+    def num_parameters(self) -> int:
+        """Return the number of trainable parameters (spec of XLM, section 3.4, generalised)."""
+        embed, mlp = self.embed_dim, self.mlp_dim
+        norm = embed * (1 + self.has_norm_bias)
+        tables = self.vocab_size * (1 if self.tie_embeddings else 2)
+        tables += self.max_positions if self.positions == "learned" else 0
+        tables += len(self.language_ids) if self.has_language_table else 0
+        gates = 2 if self.mlp == "geglu" else 1
+        biases = 4 * embed + gates * mlp + embed if self.bias else 0
+        layer = self._weights_per_layer() + biases + 2 * norm
+        norms = norm * (2 if self.norm == "pre" else 1)
+        head = self.vocab_size if self.bias else 0
+        return tables * embed + self.num_layers * layer + norms + head
+
+    def flops_per_token(self, length: int, predicted_share: float = 1.0) -> float:
+        """Return the floating-point operations of training on one token of a row of `length`.
+
+        Forward and backward pass, 2 operations a multiplication, attention over the whole row;
+        the vocabulary projection runs at a share of the positions. What remat repeats, norms and
+        the optimizer do not count, as is usual for MFU.
+        """
+        body = self.num_layers * self._weights_per_layer()
+        head = predicted_share * self.embed_dim * self.vocab_size
+        return 6 * (body + head) + 12 * self.num_layers * length * self.embed_dim
+
+    def _weights_per_layer(self) -> int:
+        gates = 2 if self.mlp == "geglu" else 1
+        return 4 * self.embed_dim**2 + (gates + 1) * self.embed_dim * self.mlp_dim
+
+    def _require(self, holds: bool, field: str, remedy: str) -> None:
+        if not holds:
+            raise ValueError(f"model.{field}={getattr(self, field)!r}: {remedy}")

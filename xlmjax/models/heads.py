@@ -9,14 +9,12 @@ from xlmjax.models.layers import uniform
 
 
 class Head(nnx.Module):
-    """Bias of the vocabulary and, where it is not the table of the embeddings, the output table."""
+    """Bias of every word and, unless the embeddings serve as one, an output table."""
 
     def __init__(self, cfg: ModelConfig, key: Key[Array, ""]):
         key_table, key_bias = jax.random.split(key)
         bound = cfg.embed_dim**-0.5
-        self.table = (
-            uniform(key_table, bound, vocab=cfg.vocab_size, embed=cfg.embed_dim)
-            if not cfg.tie_embeddings
-            else None
-        )
-        self.bias = uniform(key_bias, bound, vocab=cfg.vocab_size) if cfg.bias else None
+        vocab, embed = cfg.vocab_size, cfg.embed_dim
+        tied = cfg.tie_embeddings
+        self.table = None if tied else uniform(key_table, bound, vocab=vocab, embed=embed)
+        self.bias = uniform(key_bias, bound, vocab=vocab) if cfg.bias else None

@@ -1,29 +1,34 @@
 """The stack of layers: built by vmap, run by scan."""
 
-import functools
+import operator
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key, UInt32
+from jaxtyping import Array, Float, Key
 
 from xlmjax.models.config import ModelConfig
-from xlmjax.models.layers import Attention, Mlp, Norm
+from xlmjax.models.layers import Attention, Mlp, Norm, Rows, drop, zero_padding
 from xlmjax.ops import dropout
 from xlmjax.parallel.partition import constrain
 
+M = TypeVar("M", bound=nnx.Module)
 
-def drop(
-    x: Float[Array, "b l e"], seeds: UInt32[Array, "b 2"] | None, site: int, rate: float
-) -> Float[Array, "b l e"]:
-    """Drop a share `rate` of x at a numbered site; no seeds mean no dropout."""
-    if seeds is None or not rate:
-        return x
-    return dropout.Dropout(dropout.fold(seeds, site), rate)(x)
+# What the backward pass finds in memory; the rest it computes again. "dots" keeps the products
+# with parameters, not those of attention.
+REMAT = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 
 
 class Layer(nnx.Module):
-    """Attention and feed-forward block, each with residual, norm (after or before) and dropout."""
+    """Attention and feed-forward block, each with dropout, a residual, and a norm after or before.
+
+    Places of dropout: 0 attention weights, 1 output of attention, 2 output of the block.
+    """
 
     def __init__(self, cfg: ModelConfig, key: Key[Array, ""]):
         key_attention, key_mlp = jax.random.split(key)
@@ -33,59 +38,54 @@ class Layer(nnx.Module):
         self.mlp = Mlp(cfg, key_mlp)
         self.mlp_norm = Norm(cfg)
 
-    def __call__(self, x, positions, segment_ids, causal, seeds):
-        def attend(x):
-            sites = None if seeds is None else dropout.fold(seeds, 0)
-            return drop(
-                self.attention(x, positions, segment_ids, causal, sites), seeds, 1, self.cfg.dropout
-            )
-
-        def feed(x):
-            return drop(self.mlp(x), seeds, 2, self.cfg.dropout)
-
+    def __call__(self, x: Float[Array, "b l e"], rows: Rows, causal: bool) -> Float[Array, "b l e"]:
+        seeds, rate = rows.seeds, self.cfg.dropout
+        weights = rows._replace(seeds=None if seeds is None else dropout.fold(seeds, 0))
         if self.cfg.norm == "post":
-            x = self.attention_norm(x + attend(x))
-            x = self.mlp_norm(x + feed(x))
+            x = self.attention_norm(x + drop(self.attention(x, weights, causal), seeds, 1, rate))
+            x = self.mlp_norm(x + drop(self.mlp(x), seeds, 2, rate))
         else:
-            x = x + attend(self.attention_norm(x))
-            x = x + feed(self.mlp_norm(x))
-        x = jnp.where((segment_ids != 0)[:, :, None], x, 0)
+            y = self.attention_norm(x)
+            x += drop(self.attention(y, weights, causal), seeds, 1, rate)
+            x += drop(self.mlp(self.mlp_norm(x)), seeds, 2, rate)
+        x = zero_padding(x, rows.segment_ids)
         return constrain(x, "act_batch", "act_length", "act_embed")
 
 
 class Transformer(nnx.Module):
-    """`num_layers` layers with stacked parameters."""
+    """Layers whose parameters are stacked along a leading axis "layers"."""
 
     def __init__(self, cfg: ModelConfig, key: Key[Array, ""]):
         self.cfg = cfg
-        keys = jax.random.split(key, cfg.num_layers)
-        layers = jax.vmap(functools.partial(Layer, cfg))(keys)
-        self.layers = jax.tree.map(
-            lambda p: p.replace(p[...], axes=("layers", *p.axes)),
-            layers,
-            is_leaf=lambda p: isinstance(p, nnx.Param),
-        )
+        self.layers = stack(lambda key: Layer(cfg, key), jax.random.split(key, cfg.num_layers))
         self.final_norm = Norm(cfg) if cfg.norm == "pre" else None
 
     def __call__(
-        self,
-        x: Float[Array, "b l e"],
-        positions: Int[Array, "b l"],
-        segment_ids: Int[Array, "b l"],
-        causal: bool = False,
-        seeds: UInt32[Array, "b 2"] | None = None,
+        self, x: Float[Array, "b l e"], rows: Rows, *, causal: bool = False
     ) -> Float[Array, "b l e"]:
-        def run(x, pair):
-            layer, number = pair
-            layer_seeds = None if seeds is None else dropout.fold(seeds, number)
-            return layer(x, positions, segment_ids, causal, layer_seeds), None
+        def run(x: Float[Array, "b l e"], numbered: tuple[Layer, Array | int]):
+            layer, number = numbered
+            seeds = None if rows.seeds is None else dropout.fold(rows.seeds, number)
+            return layer(x, rows._replace(seeds=seeds), causal), None
 
-        numbers = jnp.arange(self.cfg.num_layers)
+        if self.cfg.remat != "none":
+            # A loop keeps the repeated computation apart; unrolled, XLA would merge it away.
+            run = jax.checkpoint(
+                run, policy=REMAT[self.cfg.remat], prevent_cse=not self.cfg.scan_layers
+            )
         if self.cfg.scan_layers:
-            x, _ = jax.lax.scan(run, x, (self.layers, numbers))
+            x, _ = jax.lax.scan(run, x, (self.layers, jnp.arange(self.cfg.num_layers)))
         else:
             for number in range(self.cfg.num_layers):
-                x, _ = run(x, (jax.tree.map(lambda p: p[number], self.layers), number))
-        if self.final_norm is not None:
-            x = jnp.where((segment_ids != 0)[:, :, None], self.final_norm(x), 0)
-        return x
+                layer = jax.tree.map(operator.itemgetter(number), self.layers)
+                x, _ = run(x, (layer, number))
+        return x if self.final_norm is None else zero_padding(self.final_norm(x), rows.segment_ids)
+
+
+def stack(make: Callable[[Key[Array, ""]], M], keys: Key[Array, "layers"]) -> M:
+    """Return one module whose parameters carry all of `make(key)` along a first axis "layers"."""
+    stacked = jax.vmap(make)(keys)
+    for _, parameter in nnx.iter_graph(stacked):
+        if isinstance(parameter, nnx.Param):
+            parameter.set_metadata(axes=("layers", *parameter.get_metadata("axes")))
+    return stacked

@@ -1,4 +1,4 @@
-"""The cross-lingual language model (Lample and Conneau 2019)."""
+"""The cross-lingual language model (Lample & Conneau 2019), and the modern recipe beside it."""
 
 import jax
 import jax.numpy as jnp
@@ -8,29 +8,29 @@ from jaxtyping import Array, Float, Int, Key
 
 from xlmjax.models.config import ModelConfig
 from xlmjax.models.heads import Head
-from xlmjax.models.layers import Norm, table
-from xlmjax.models.transformer import Transformer, drop
+from xlmjax.models.layers import Norm, Rows, drop, table, zero_padding
+from xlmjax.models.transformer import Transformer
 from xlmjax.ops import cross_entropy, dropout
-from xlmjax.ops.cross_entropy import TokenLosses
+from xlmjax.ops.products import einsum_float32
 from xlmjax.parallel.partition import constrain
 
 
 class Embeddings(nnx.Module):
-    """Token, position and language embeddings, summed and normalised."""
+    """Sum of token, position and language embeddings, normalised; not scaled by sqrt(width)."""
 
     def __init__(self, cfg: ModelConfig, key: Key[Array, ""]):
         key_tokens, key_positions, key_languages = jax.random.split(key, 3)
+        learned, languages = cfg.positions == "learned", cfg.has_language_table
+        embed = cfg.embed_dim
         self.cfg = cfg
-        self.tokens = table(key_tokens, vocab=cfg.vocab_size, embed=cfg.embed_dim)
+        self.tokens = table(key_tokens, vocab=cfg.vocab_size, embed=embed)
         self.tokens[...] = self.tokens[...].at[cfg.pad_id].set(0)
         self.positions = (
-            table(key_positions, positions=cfg.max_positions, embed=cfg.embed_dim)
-            if cfg.positions == "learned"
-            else None
+            table(key_positions, positions=cfg.max_positions, embed=embed) if learned else None
         )
         self.languages = (
-            table(key_languages, languages=len(cfg.language_ids), embed=cfg.embed_dim)
-            if cfg.has_language_table
+            table(key_languages, languages=len(cfg.language_ids), embed=embed)
+            if languages
             else None
         )
         self.norm = Norm(cfg)
@@ -47,20 +47,30 @@ class Embeddings(nnx.Module):
         elif self.cfg.positions == "sinusoidal":
             x += jnp.asarray(sinusoids(self.cfg.max_positions, self.cfg.embed_dim))[positions]
         if self.languages is not None:
-            rows = np.zeros(max(self.cfg.language_ids) + 1, np.int32)
-            rows[list(self.cfg.language_ids)] = np.arange(len(self.cfg.language_ids))
-            x += constrain(self.languages[...], None, "act_embed")[jnp.asarray(rows)[language_ids]]
-        return self.norm(x.astype(self.cfg.compute_dtype))
+            rows = jnp.asarray(rows_of(self.cfg.language_ids))[language_ids]
+            x += constrain(self.languages[...], None, "act_embed")[rows]
+        return self.norm(x).astype(self.cfg.compute_dtype)
+
+
+def rows_of(language_ids: tuple[int, ...]) -> Int[np.ndarray, "i"]:
+    """Return the map from language id to row of the language table (0 for other languages)."""
+    rows = np.zeros(max(language_ids) + 1, np.int32)
+    rows[list(language_ids)] = np.arange(len(language_ids))
+    return rows
 
 
 def sinusoids(length: int, width: int) -> Float[np.ndarray, "l e"]:
-    """Return fixed position embeddings (Vaswani et al. 2017, section 3.5): sine even, cosine odd."""
-    angles = np.arange(length)[:, None] / 10_000 ** (2 * (np.arange(width) // 2) / width)
-    return np.where(np.arange(width) % 2, np.cos(angles), np.sin(angles)).astype(np.float32)
+    """Return fixed position embeddings: sine in even columns, cosine in odd ones, as in XLM."""
+    columns = np.arange(width)
+    angles = np.arange(length)[:, None] / 10_000 ** (2 * (columns // 2) / width)
+    return np.where(columns % 2, np.cos(angles), np.sin(angles)).astype(np.float32)
 
 
 class XLM(nnx.Module):
-    """Embeddings, a transformer run as encoder or causally, and the vocabulary head."""
+    """Embeddings, a transformer run as an encoder or causally, and a vocabulary head.
+
+    The module is a pytree of `nnx.Param`s and a frozen config, nothing else.
+    """
 
     def __init__(self, cfg: ModelConfig, key: Key[Array, ""]):
         key_embeddings, key_transformer, key_head = jax.random.split(key, 3)
@@ -80,34 +90,50 @@ class XLM(nnx.Module):
         key: Key[Array, ""] | None = None,
         row_ids: Int[Array, "b"] | None = None,
     ) -> Float[Array, "b l e"]:
-        """Return hidden states, zero at padding; dropout only with a `key`."""
+        """Return hidden states in the compute dtype, zero at padding (segment 0).
+
+        Dropout needs a `key`; it is then a function of the key, `row_ids` (default 0, 1, ...) and
+        the element. Raises `ValueError` on rows longer than the table of positions.
+        """
+        cfg = self.cfg
+        if cfg.positions != "rope" and tokens.shape[1] > cfg.max_positions:
+            raise ValueError(
+                f"rows of {tokens.shape[1]} tokens are longer than model.max_positions="
+                f"{cfg.max_positions}; shorten train.length, raise model.max_positions, or take "
+                f'model.positions="rope"'
+            )
         seeds = None
         if key is not None:
             row_ids = jnp.arange(tokens.shape[0]) if row_ids is None else row_ids
             seeds = dropout.row_seeds(key, row_ids)
         x = self.embeddings(tokens, positions, language_ids)
-        x = drop(x, seeds, self.cfg.num_layers, self.cfg.dropout)
-        x = jnp.where((segment_ids != 0)[:, :, None], x, 0)
-        x = constrain(x, "act_batch", "act_length", "act_embed")
-        return self.transformer(x, positions, segment_ids, causal, seeds)
+        x = drop(x, seeds, cfg.num_layers, cfg.dropout)  # layers take the places before
+        x = constrain(zero_padding(x, segment_ids), "act_batch", "act_length", "act_embed")
+        return self.transformer(x, Rows(positions, segment_ids, seeds), causal=causal)
 
-    def token_losses(self, hidden: Float[Array, "*n e"], targets: Int[Array, "*n"]) -> TokenLosses:
-        """Return nll, correct and log normalizer of the targets."""
-        flat = cross_entropy.token_losses(
-            hidden.reshape(-1, hidden.shape[-1]),
-            *self._projection(),
-            targets.reshape(-1),
-            self.cfg.head_tile,
+    def at(self, hidden: Float[Array, "b l e"], picks: Int[Array, "b k"]) -> Float[Array, "b k e"]:
+        """Return the hidden states at some positions of each row."""
+        picked = jnp.take_along_axis(hidden, picks[:, :, None], axis=1)
+        return constrain(picked, "act_batch", "act_picks", "act_embed")
+
+    def token_losses(
+        self, hidden: Float[Array, "*n e"], targets: Int[Array, "*n"]
+    ) -> cross_entropy.TokenLosses:
+        """Return loss, correctness and log normalizer of predicting each target, in float32."""
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        losses = cross_entropy.token_losses(
+            flat, *self._projection(), targets.reshape(-1), self.cfg.head_tile
         )
-        return jax.tree.map(lambda x: x.reshape(targets.shape), flat)
+        return jax.tree.map(lambda x: x.reshape(targets.shape), losses)
 
     def logits(self, hidden: Float[Array, "*n e"]) -> Float[Array, "*n v"]:
-        """Return float32 logits over the vocabulary."""
-        weights, bias = self._projection()
-        logits = jnp.einsum("...e,ve->...v", hidden, weights, preferred_element_type=jnp.float32)
+        """Return the logits of the whole vocabulary in float32."""
+        output_table, bias = self._projection()
+        logits = einsum_float32("...e,ve->...v", hidden, output_table)
         return logits if bias is None else logits + bias
 
     def _projection(self) -> tuple[Float[Array, "v e"], Float[Array, "v"] | None]:
-        weights = self.embeddings.tokens if self.head.table is None else self.head.table
+        untied = self.head.table
+        output_table = self.embeddings.tokens if untied is None else untied
         bias = None if self.head.bias is None else self.head.bias[...]
-        return weights[...].astype(self.cfg.compute_dtype), bias
+        return output_table[...].astype(self.cfg.compute_dtype), bias

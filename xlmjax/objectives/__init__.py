@@ -1,6 +1,7 @@
-"""Objectives: (model, clean batch, key) -> LossOutput."""
+"""Objectives: (model, clean batch, key, step) -> LossOutput."""
 
 from xlmjax.objectives.base import OBJECTIVES, LossOutput, Specials
+from xlmjax.objectives.causal_lm import CausalLanguageModel
 from xlmjax.objectives.masked_lm import MaskedLanguageModel
 
-__all__ = ["OBJECTIVES", "LossOutput", "MaskedLanguageModel", "Specials"]
+__all__ = ["OBJECTIVES", "CausalLanguageModel", "LossOutput", "MaskedLanguageModel", "Specials"]

@@ -1,14 +1,14 @@
-"""What every objective returns, and the facts of the vocabulary that it needs."""
+"""What every objective needs of the vocabulary, and what it returns."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from xlmjax.ops.cross_entropy import SumWeight
+from xlmjax.languages import LANGUAGES
+from xlmjax.ops.cross_entropy import SumWeight, TokenLosses
 from xlmjax.registry import Registry
 
 OBJECTIVES: Registry[type] = Registry("objective")
@@ -16,21 +16,19 @@ OBJECTIVES: Registry[type] = Registry("objective")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Specials:
-    """Facts of the vocabulary: ids by name, its size, and how often each token occurs."""
+    """Facts of the vocabulary: special ids by name, its size, and how often each token occurs."""
 
     pad: int
     eos: int
     mask: int
     size: int
-    counts: np.ndarray | None = None  # [size], 0 for special ids; needed by sample_alpha
+    counts: np.ndarray | None = None  # [size], 0 for special ids; `sample_alpha` needs it
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["sum", "weight", "metrics"], meta_fields=[]
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LossOutput:
-    """Sum of the losses to differentiate, their weight, and metrics; all merge by `+`."""
+    """Sum of the losses to differentiate, its weight, and metrics; all of it merges by `+`."""
 
     sum: Float[Array, ""]
     weight: Float[Array, ""]
@@ -41,10 +39,37 @@ class LossOutput:
         return LossOutput(self.sum + other.sum, self.weight + other.weight, metrics)
 
 
+def summarise(
+    losses: TokenLosses,
+    weights: Float[Array, "b k"],
+    language_ids: Int[Array, "b k"],
+    task_ids: Int[Array, "b"],
+    *,
+    num_tasks: int,
+    z_loss: float = 0.0,
+) -> LossOutput:
+    """Return the loss of weighted predictions with the metrics "loss" and "accuracy".
+
+    Both also come by language and by task, as "language/loss" and so on: vectors over the ids of
+    the language table and over the batch's task ids. `z_loss` times the squared log normalizer
+    (Chowdhery et al. 2022, section 5) is part of what is differentiated, not of the metrics.
+    """
+    tasks = jnp.broadcast_to(task_ids[:, None], weights.shape)
+    metrics = {}
+    for name, values in (("loss", losses.nll), ("accuracy", losses.correct.astype(jnp.float32))):
+        metrics[name] = SumWeight((values * weights).sum(), weights.sum())
+        metrics[f"language/{name}"] = by_id(values, weights, language_ids, len(LANGUAGES))
+        metrics[f"task/{name}"] = by_id(values, weights, tasks, num_tasks)
+    differentiated = losses.nll + z_loss * jnp.square(losses.log_normalizer)
+    return LossOutput((differentiated * weights).sum(), weights.sum(), metrics)
+
+
 def by_id(
     values: Float[Array, "*n"], weights: Float[Array, "*n"], ids: Int[Array, "*n"], size: int
 ) -> SumWeight:
-    """Return the weighted sums of the values of each id in [0, size)."""
-    members = jax.nn.one_hot(ids.reshape(-1), size, dtype=jnp.float32)
-    flat = weights.reshape(-1)
-    return SumWeight((values.reshape(-1) * flat) @ members, flat @ members)
+    """Return the weighted sum of the values of each id in [0, size)."""
+    values, weights, ids = (x.reshape(-1) for x in (values, weights, ids))
+    members = jax.nn.one_hot(ids, size)
+    columns = jnp.stack([values * weights, weights])
+    # "highest": a TPU would otherwise round the values to bfloat16.
+    return SumWeight(*jnp.einsum("cn,ni->ci", columns, members, precision="highest"))

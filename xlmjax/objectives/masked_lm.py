@@ -1,35 +1,41 @@
-"""Masked language modelling, and translation language modelling on pair rows."""
+"""Masked language modelling on text rows; on pair rows it is translation language modelling."""
 
 import dataclasses
-import functools
+from typing import Literal, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
-from xlmjax import languages
 from xlmjax.models.xlm import XLM
-from xlmjax.objectives.base import OBJECTIVES, LossOutput, Specials, by_id
+from xlmjax.objectives.base import OBJECTIVES, LossOutput, Specials, summarise
 from xlmjax.ops import masking
-from xlmjax.ops.cross_entropy import SumWeight
 from xlmjax.ops.schedules import Schedule, piecewise
 
 
 @OBJECTIVES.register("masked_lm")
 @dataclasses.dataclass(frozen=True, eq=False)
 class MaskedLanguageModel:
-    """BERT-style masking of clean rows, on device (Devlin et al. 2019); on pair rows it is TLM."""
+    """Predict tokens that were masked on device (Devlin et al. 2019; Lample & Conneau 2019).
+
+    Translation language modelling is this on rows that hold a sentence and its translation: the
+    layout makes the row, the loss is the same.
+
+    In evaluation (`corrupt="mask_only"`) every target becomes the mask token, the last position
+    of a segment is spared as well as the first, and each row has a target, as in XLM; give the
+    same key at every step, and the masks are the same.
+    """
 
     specials: Specials
-    rate: Schedule
-    max_rate: float
-    mask_keep_random: tuple[float, float, float]
-    sample_alpha: float
+    rate: Schedule  # of the eligible tokens, over the steps
+    max_rate: float = 0.0  # sets the number of target slots; 0 means the largest rate
+    mask_keep_random: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    sample_alpha: float = 0.0  # choose targets in proportion to count^-alpha
     num_tasks: int = 1
-    num_languages: int = len(languages.LANGUAGES)
     z_loss: float = 0.0
+    corrupt: Literal["train", "mask_only"] = "train"
 
     @classmethod
     def from_config(
@@ -39,68 +45,95 @@ class MaskedLanguageModel:
         *,
         num_tasks: int = 1,
         z_loss: float = 0.0,
-        corrupt: str = "train",
-    ) -> "MaskedLanguageModel":
+        corrupt: Literal["train", "mask_only"] = "train",
+    ) -> Self:
         """Return the objective of a group of `config.objectives`."""
-        rate = piecewise(group.rate, "rate")
-        shares = (1.0, 0.0, 0.0) if corrupt == "mask_only" else tuple(group.mask_keep_random)
         return cls(
             specials,
-            rate,
-            group.max_rate or rate.maximum,
-            shares,
+            piecewise(group.rate, "rate"),
+            group.max_rate,
+            tuple(group.mask_keep_random),
             group.sample_alpha,
-            num_tasks=num_tasks,
-            z_loss=z_loss,
+            num_tasks,
+            z_loss,
+            corrupt,
         )
+
+    def __post_init__(self):
+        if not self.max_rate:
+            object.__setattr__(self, "max_rate", self.rate.maximum)
+        if not 0 <= self.rate.minimum <= self.rate.maximum <= self.max_rate < 1:
+            raise ValueError(
+                f"rate={self.rate.points} and max_rate={self.max_rate}: rates lie in [0, 1), and "
+                f"max_rate bounds them all; set it to 0 to take the largest"
+            )
+        shares = self.mask_keep_random
+        if len(shares) != 3 or min(shares) < 0 or not np.isclose(sum(shares), 1):
+            raise ValueError(f"mask_keep_random={shares}: give three shares that sum to 1")
+        if not 0 <= self.sample_alpha < 1:
+            raise ValueError(f"sample_alpha={self.sample_alpha}: give a number in [0, 1)")
+        if self.sample_alpha and self.specials.counts is None:
+            raise ValueError(
+                f"sample_alpha={self.sample_alpha} needs the counts of the tokens, which this "
+                f"vocabulary comes without; set it to 0"
+            )
+
+    def for_evaluation(self) -> Self:
+        """Return the same objective with the corruption of evaluation."""
+        return dataclasses.replace(self, corrupt="mask_only")
 
     def loss(
         self,
         model: XLM,
-        batch: dict[str, Array],
+        batch: dict[str, Int[Array, "..."]],
         key: Key[Array, ""],
-        step,
+        step: int | Int[Array, ""],
         deterministic: bool = False,
     ) -> LossOutput:
-        """Return the loss of a clean batch; `deterministic` turns dropout off, not the masking."""
-        tokens, row_ids = batch["tokens"], batch["row_ids"]
+        """Return the loss of a clean batch; `deterministic` leaves out dropout, not the masks."""
         key_mask, key_dropout = jax.random.split(key)
-        masked = masking.mask_tokens(
-            tokens,
-            batch["segment_ids"],
-            jax.vmap(functools.partial(jax.random.fold_in, key_mask))(row_ids),
-            self.rate(step),
-            slots=masking.num_targets(self.max_rate, tokens.shape[1]),
-            mask_id=self.specials.mask,
-            vocab_size=self.specials.size,
-            mask_keep_random=self.mask_keep_random,
-            weights=self._weights(),
-        )
+        masked = self.mask(batch, key_mask, step)
         hidden = model.encode(
             masked.inputs,
             batch["positions"],
             batch["segment_ids"],
             batch["language_ids"],
             key=None if deterministic else key_dropout,
-            row_ids=row_ids,
+            row_ids=batch["row_ids"],
         )
-        hidden = jnp.take_along_axis(hidden, masked.picks[:, :, None], axis=1)
-        nll, correct, log_normalizer = model.token_losses(hidden, masked.targets)
-        weights = masked.weights
-        optimised = nll + self.z_loss * jnp.square(log_normalizer) if self.z_loss else nll
-        languages_ = jnp.take_along_axis(batch["language_ids"], masked.picks, axis=1)
-        tasks = jnp.broadcast_to(batch["task_ids"][:, None], weights.shape)
-        metrics = {}
-        for name, values in (("loss", nll), ("accuracy", correct.astype(jnp.float32))):
-            metrics[name] = SumWeight((values * weights).sum(), weights.sum())
-            metrics[f"language/{name}"] = by_id(values, weights, languages_, self.num_languages)
-            metrics[f"task/{name}"] = by_id(values, weights, tasks, self.num_tasks)
-        return LossOutput((optimised * weights).sum(), weights.sum(), metrics)
+        # Only where there is a target: the vocabulary projection is the largest product of all.
+        losses = model.token_losses(model.at(hidden, masked.picks), masked.targets)
+        languages = jnp.take_along_axis(batch["language_ids"], masked.picks, axis=1)
+        return summarise(
+            losses,
+            masked.weights,
+            languages,
+            batch["task_ids"],
+            num_tasks=self.num_tasks,
+            z_loss=self.z_loss,
+        )
 
-    def _weights(self):
-        if not self.sample_alpha:
-            return None
-        counts = self.specials.counts
-        return jnp.asarray(
-            np.where(counts > 0, np.maximum(counts, 1.0) ** -self.sample_alpha, 0.0), jnp.float32
+    def mask(
+        self, batch: dict[str, Int[Array, "..."]], key: Key[Array, ""], step: int | Int[Array, ""]
+    ) -> masking.Masked:
+        """Return the corrupted rows of a clean batch and their targets."""
+        evaluates = self.corrupt == "mask_only"
+        mask, keep, _ = (1.0, 0.0, 0.0) if evaluates else self.mask_keep_random
+        return masking.mask_tokens(
+            batch["tokens"],
+            masking.eligible(batch["segment_ids"], spare_last=evaluates),
+            key,
+            batch["row_ids"],
+            self.rate(step),
+            masking.Corruption(self.specials.mask, self.specials.size, mask, keep),
+            slots=masking.num_slots(self.max_rate, batch["tokens"].shape[1]),
+            at_least=1 if evaluates else 0,
+            token_weights=self._token_weights(),
         )
+
+    def _token_weights(self) -> Float[Array, "v"] | None:
+        counts = self.specials.counts
+        if not self.sample_alpha or counts is None:
+            return None
+        weights = np.maximum(counts, 1.0) ** -self.sample_alpha
+        return jnp.asarray(np.where(counts > 0, weights, 0.0), jnp.float32)

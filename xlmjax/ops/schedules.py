@@ -1,6 +1,7 @@
 """Schedules of the step: `((step, value), ...)`, piecewise linear, traced."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -23,6 +24,11 @@ class Schedule:
         )
 
     @property
+    def minimum(self) -> float:
+        """Smallest value over all steps."""
+        return min(value for _, value in self.points)
+
+    @property
     def maximum(self) -> float:
         """Largest value over all steps."""
         return max(value for _, value in self.points)
@@ -37,7 +43,7 @@ def piecewise(points: Sequence[Sequence[float]], field: str = "schedule") -> Sch
             f"{field} = {points!r} is no schedule; write ((step, value), ...)"
         ) from None
     steps = [step for step, _ in knots]
-    if not knots or any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+    if not knots or any(later <= earlier for earlier, later in itertools.pairwise(steps)):
         raise ValueError(f"{field} = {points!r}: give at least one point, with increasing steps")
     return Schedule(knots)
 

@@ -1,7 +1,7 @@
 """The train state (step, model, optimizer state), its names, and its shardings."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -43,16 +43,21 @@ def parameter_axes(model: Any) -> dict[str, tuple[str, ...]]:
     return {parameter_name(path): tuple(leaf.get_metadata()["axes"]) for path, leaf in variables}
 
 
-def to_pure_dict(tree: Any) -> dict[str, Any]:
-    """Return the leaves as nested dicts of string keys: what a checkpoint holds."""
+def nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested dicts of string keys from names with slashes."""
     nested: dict[str, Any] = {}
-    for name, leaf in named_leaves(tree).items():
+    for name, value in values.items():
         *parents, last = name.split("/")
         node = nested
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[last] = leaf
+        node[last] = value
     return nested
+
+
+def to_pure_dict(tree: Any) -> dict[str, Any]:
+    """Return the leaves as nested dicts of string keys: what a checkpoint holds."""
+    return nest(named_leaves(tree))
 
 
 def from_pure_dict(like: Any, nested: dict[str, Any]) -> Any:

@@ -1,0 +1,117 @@
+"""What an evaluator is, when it runs, and where its results go."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import jax
+from etils import epath
+
+from xlmjax.objectives import Specials
+from xlmjax.registry import Registry
+
+FOLDER = "eval"
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What evaluators may stand on: the mesh, the vocabulary and the config."""
+
+    mesh: jax.sharding.Mesh
+    strategy: str
+    vocabulary: Any  # data.vocabulary.Vocabulary
+    specials: Specials
+    config: Any  # the whole ConfigDict
+
+
+class Evaluator(Protocol):
+    """Measures a model; knows nothing of steps, prefixes or files."""
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """Everything that someone needs to know to compare the numbers."""
+
+    def evaluate(self, model: Any) -> Iterator[tuple[str, float]]:
+        """Yield (name, value) pairs."""
+
+
+class Timing(Protocol):
+    """When an evaluator runs."""
+
+    def is_due(self, step: int, num_steps: int) -> bool:
+        """Return whether it runs after `step` updates of `num_steps`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Every:
+    """After every n-th update."""
+
+    steps: int
+
+    def is_due(self, step: int, num_steps: int) -> bool:
+        """Return whether `step` is a multiple of n; never before the first update."""
+        return self.steps > 0 and step > 0 and step % self.steps == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Final:
+    """After the last update."""
+
+    def is_due(self, step: int, num_steps: int) -> bool:
+        """Return whether the run is over."""
+        return step == num_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheduled:
+    """An evaluator of the config, under its name there, and when it runs."""
+
+    name: str
+    evaluator: Evaluator
+    timings: tuple[Timing, ...]
+
+    def is_due(self, step: int, num_steps: int) -> bool:
+        """Return whether any of its timings says so."""
+        return any(timing.is_due(step, num_steps) for timing in self.timings)
+
+    def run(self, model: Any, step: int, workdir: epath.PathLike | None = None) -> dict[str, float]:
+        """Return `eval/<name>/...` -> value; in a workdir, write `eval/<name>-<step>.json`.
+
+        An error tells the evaluator and the step.
+        """
+        try:
+            values = dict(self.evaluator.evaluate(model))
+        except Exception as error:
+            error.add_note(f"in evaluator {self.name!r} (config.evals.{self.name}) at step {step}")
+            raise
+        if workdir is not None and jax.process_index() == 0:
+            folder = epath.Path(workdir) / FOLDER
+            folder.mkdir(parents=True, exist_ok=True)
+            content = {"step": step, "protocol": dict(self.evaluator.protocol), "values": values}
+            path = folder / f"{self.name}-{step}.json"
+            path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        return {f"eval/{self.name}/{name}": value for name, value in values.items()}
+
+
+class Factory(Protocol):
+    """Makes an evaluator from its entry in `config.evals`."""
+
+    def __call__(self, name: str, fields: Any, context: Context) -> Evaluator:
+        """Return the evaluator; raises ValueError naming the field to change."""
+
+
+EVALUATORS: Registry[Factory] = Registry("evaluator")
+
+
+def make_evaluators(context: Context) -> list[Scheduled]:
+    """Return the evaluators of `config.evals`, each with its timings."""
+    made = []
+    for name, fields in sorted(context.config.evals.items()):
+        if fields.name not in EVALUATORS:
+            raise ValueError(
+                f"evals.{name}.name={fields.name!r} is unknown; known: {', '.join(EVALUATORS)}"
+            )
+        evaluator = EVALUATORS[fields.name](name, fields, context)
+        made.append(Scheduled(name, evaluator, (Every(fields.every), Final())))
+    return made

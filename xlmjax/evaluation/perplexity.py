@@ -1,0 +1,143 @@
+"""Masked or causal perplexity of held-out tasks: fixed masks, every example once.
+
+As XLM evaluates (specification 5.2): masks depend on a fixed seed, the task and the row only, so
+they are the same at every step of every run; every target is replaced by the mask symbol, never
+kept or replaced at random. Sums and weights are added up over all batches before the one division,
+and rows that only fill the last batch weigh nothing, so the result does not depend on the number of
+rows a batch or of devices.
+"""
+
+import functools
+import itertools
+import math
+import statistics
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from xlmjax.data.batches import EvaluationBatches
+from xlmjax.data.mixture import Task, open_tasks
+from xlmjax.evaluation.base import EVALUATORS, Context
+from xlmjax.objectives import OBJECTIVES, naming
+from xlmjax.parallel.mesh import check_rows
+from xlmjax.parallel.partition import batch_sharding, replicated, use_rules
+
+SEED = 0  # of the masks
+
+
+@EVALUATORS.register("perplexity")
+class Perplexity:
+    """Loss, perplexity and accuracy per task, per language and on average over a kind of task."""
+
+    def __init__(self, name: str, fields: ConfigDict, context: Context):
+        config = context.config
+        check_rows(context.mesh, fields.rows, f"evals.{name}.rows")
+        if fields.objective not in OBJECTIVES:
+            raise ValueError(
+                f"evals.{name}.objective={fields.objective!r} is unknown; known: "
+                f"{', '.join(OBJECTIVES)}"
+            )
+        self._tasks = open_tasks(
+            config.data.stores,
+            fields.tasks,
+            fields.split,
+            context.vocabulary,
+            length=config.train.length,
+            layouts=config.data.layout,
+            verify=config.data.verify,
+        )
+        self._rows, self._length = fields.rows, config.train.length
+        self._mesh = context.mesh
+        group = ConfigDict()
+        group.rate, group.max_rate, group.sample_alpha = ((0, fields.rate),), 0.0, 0.0
+        group.mask_keep_random = (1.0, 0.0, 0.0)
+        objective = OBJECTIVES[fields.objective].from_config(  # type: ignore[attr-defined]
+            group, context.specials, corrupt="mask_only"
+        )
+        self._score = jax.jit(
+            functools.partial(_score, objective, context.strategy),
+            out_shardings=replicated(context.mesh),
+        )
+        self.protocol: Mapping[str, Any] = {
+            "evaluator": "perplexity",
+            "objective": fields.objective,
+            "split": fields.split,
+            "rate": fields.rate,
+            "mask_seed": SEED,
+            "length": config.train.length,
+            "vocabulary": context.vocabulary.fingerprint,
+            "tasks": {task.name: _facts(task) for task in self._tasks},
+        }
+
+    def evaluate(self, model: Any) -> Iterator[tuple[str, float]]:
+        """Yield `<task>/<metric>`, `<language>/<metric>` and `<kind>/average/<metric>`.
+
+        A language is scored over all tasks of the evaluator; an average is the arithmetic mean over
+        the tasks of a kind (mlm, tlm, clm), as XLM's (specification 4.5).
+        """
+        kinds: dict[str, list[dict[str, float]]] = {}
+        languages: dict[str, Any] = {}
+        for task in self._tasks:
+            total = self._total(model, task)
+            for name in [name for name in total if "/" in name]:
+                pair = total.pop(name)
+                if name.startswith("language/"):
+                    languages[name] = languages.get(name, 0.0) + pair
+            metrics = _with_perplexity(naming.means(total, []))
+            if "loss" in metrics:
+                metrics["bits_per_byte"] = metrics["loss"] / math.log(2) * _tokens_per_byte(task)
+                kinds.setdefault(task.name.partition(".")[0], []).append(metrics)
+            yield from ((f"{task.name}/{metric}", value) for metric, value in metrics.items())
+        yield from _with_perplexity(naming.means(languages, [])).items()
+        for kind, found in kinds.items():
+            for metric in found[0]:
+                mean = statistics.fmean(metrics[metric] for metrics in found)
+                yield f"{kind}/average/{metric}", mean
+
+    def _total(self, model: Any, task: Task) -> dict[str, Any]:
+        """Return metric -> float64 [2] or [2, n]: sum and weight over all rows of a task."""
+        sharding = batch_sharding(self._mesh)
+        batches = EvaluationBatches([task], self._rows, self._length, sharding)
+        key = jax.random.fold_in(jax.random.key(SEED), zlib.crc32(task.name.encode()))
+        total: dict[str, Any] = {}
+        waiting = None  # fetched from the device while the next batch runs
+        for batch in itertools.chain(batches, (None,)):
+            scored = None if batch is None else self._score(model, batch, key)
+            if waiting is not None:
+                for name, pair in jax.device_get(waiting).items():
+                    total[name] = total.get(name, 0.0) + np.array(pair, np.float64)
+            waiting = scored
+        return total
+
+
+def _score(objective: Any, strategy: str, model: Any, batch: Any, key: jax.Array) -> Any:
+    with use_rules(strategy):
+        return objective.loss(model, batch, key, 0, deterministic=True).metrics
+
+
+def _with_perplexity(means: Mapping[str, float]) -> dict[str, float]:
+    """Return the means and, beside each `.../loss`, `.../perplexity` = exp(loss)."""
+    found = dict(means)
+    for name, value in means.items():
+        if name == "loss" or name.endswith("/loss"):
+            found[f"{name.removesuffix('loss')}perplexity"] = math.exp(min(value, 700.0))
+    return found
+
+
+def _tokens_per_byte(task: Task) -> float:
+    """Return what makes losses of different vocabularies comparable."""
+    manifest = task.store.manifest
+    return sum(manifest.tokens.values()) / max(1, sum(manifest.bytes.values()))
+
+
+def _facts(task: Task) -> dict[str, Any]:
+    return {
+        "examples": task.store.manifest.examples,
+        "rows": task.layout.num_rows,
+        "tokens": task.layout.num_tokens,
+        "dropped": dict(task.layout.dropped),
+    }

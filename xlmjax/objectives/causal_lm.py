@@ -1,0 +1,67 @@
+"""Causal language modelling: every position predicts the next token of its segment."""
+
+import dataclasses
+from typing import Self
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+from ml_collections import ConfigDict
+
+from xlmjax.models.xlm import XLM
+from xlmjax.objectives.base import OBJECTIVES, LossOutput, Specials, summarise
+
+
+@OBJECTIVES.register("causal_lm")
+@dataclasses.dataclass(frozen=True, eq=False)
+class CausalLanguageModel:
+    """Position t predicts token t + 1 of the same segment, separators included.
+
+    On pair rows the second sentence is predicted given the first; positions restart there in
+    training as in evaluation (XLM trains on positions that run on, and evaluates on restarted
+    ones). A prediction counts for the language of the token it predicts.
+    """
+
+    num_tasks: int = 1
+    z_loss: float = 0.0
+
+    @classmethod
+    def from_config(
+        cls, group: ConfigDict, specials: Specials, *, num_tasks: int = 1, z_loss: float = 0.0
+    ) -> Self:
+        """Return the objective of a group of `config.objectives`; its mask fields do not apply."""
+        del group, specials
+        return cls(num_tasks, z_loss)
+
+    def for_evaluation(self) -> Self:
+        """Return the objective itself: nothing in it is random."""
+        return self
+
+    def loss(
+        self,
+        model: XLM,
+        batch: dict[str, Int[Array, "..."]],
+        key: Key[Array, ""],
+        step: int | Int[Array, ""],
+        deterministic: bool = False,
+    ) -> LossOutput:
+        """Return the loss of a batch; `deterministic` leaves out dropout."""
+        del step
+        tokens, segments = batch["tokens"], batch["segment_ids"]
+        hidden = model.encode(
+            tokens,
+            batch["positions"],
+            segments,
+            batch["language_ids"],
+            causal=True,
+            key=None if deterministic else key,
+            row_ids=batch["row_ids"],
+        )
+        weights = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] != 0)
+        return summarise(
+            model.token_losses(hidden[:, :-1], tokens[:, 1:]),
+            weights.astype(jnp.float32),
+            batch["language_ids"][:, 1:],
+            batch["task_ids"],
+            num_tasks=self.num_tasks,
+            z_loss=self.z_loss,
+        )

@@ -1,0 +1,66 @@
+"""What accelerators can do, per JAX device: the denominators of MFU and of rooflines."""
+
+import dataclasses
+
+import jax
+
+_CLOUD_TPU = "https://cloud.google.com/tpu/docs/"
+_NVIDIA = "https://www.nvidia.com/en-us/data-center/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Accelerator:
+    """Peak dense figures of one JAX device, which on TPU v2, v3 and 7x is half a chip.
+
+    `kind` is how `jax.Device.device_kind` begins.
+    """
+
+    kind: str
+    peak_flops: float  # bfloat16 FLOP/s, float16 where there is no bfloat16
+    memory_bytes: float
+    memory_bandwidth: float  # bytes/s
+    source: str
+
+
+_GIB = 2.0**30
+
+ACCELERATORS: tuple[Accelerator, ...] = (
+    Accelerator("TPU v2", 45e12 / 2, 8 * _GIB, 700e9 / 2, _CLOUD_TPU + "v2"),
+    Accelerator("TPU v3", 123e12 / 2, 16 * _GIB, 900e9 / 2, _CLOUD_TPU + "v3"),
+    Accelerator("TPU v4", 275e12, 32 * _GIB, 1228e9, _CLOUD_TPU + "v4"),
+    Accelerator("TPU v5 lite", 197e12, 16 * _GIB, 819e9, _CLOUD_TPU + "v5e"),
+    Accelerator("TPU v5", 459e12, 95 * _GIB, 2765e9, _CLOUD_TPU + "v5p"),
+    Accelerator("TPU v6 lite", 918e12, 32 * _GIB, 1640e9, _CLOUD_TPU + "v6e"),
+    Accelerator("TPU7x", 2307e12 / 2, 96 * _GIB, 7380e9 / 2, _CLOUD_TPU + "tpu7x"),
+    Accelerator("NVIDIA A100-SXM4-40GB", 312e12, 40e9, 1555e9, _NVIDIA + "a100"),
+    Accelerator("NVIDIA A100-SXM4-80GB", 312e12, 80e9, 2039e9, _NVIDIA + "a100"),
+    Accelerator("NVIDIA A100 80GB PCIe", 312e12, 80e9, 1935e9, _NVIDIA + "a100"),
+    Accelerator("NVIDIA H100 80GB HBM3", 989e12, 80e9, 3350e9, _NVIDIA + "h100"),
+    Accelerator("NVIDIA H100 PCIe", 756e12, 80e9, 2000e9, _NVIDIA + "h100"),
+    Accelerator("NVIDIA H200", 989e12, 141e9, 4800e9, _NVIDIA + "h200"),
+    Accelerator("NVIDIA B200", 2250e12, 180e9, 8000e9, _NVIDIA + "dgx-b200"),
+    Accelerator("NVIDIA L4", 121e12, 24e9, 300e9, _NVIDIA + "l4"),
+    Accelerator("NVIDIA L40S", 362e12, 48e9, 864e9, _NVIDIA + "l40s"),
+    Accelerator("Tesla T4", 65e12, 16e9, 320e9, _NVIDIA + "tesla-t4"),  # float16
+    Accelerator("Tesla V100", 125e12, 16e9, 900e9, _NVIDIA + "v100"),  # float16
+)
+
+
+def find_accelerator(device: jax.Device | None = None) -> Accelerator | None:
+    """Return the figures of a device (the first one by default), None for a CPU or unknown kind."""
+    kind = (device or jax.devices()[0]).device_kind
+    matches = [known for known in ACCELERATORS if kind.startswith(known.kind)]
+    return max(matches, key=lambda known: len(known.kind), default=None)
+
+
+def model_flops_utilization(
+    flops_per_token: float, tokens_per_second: float, num_devices: int, device: jax.Device
+) -> float | None:
+    """Return MFU (Chowdhery et al. 2022): FLOPs that the model needs over FLOPs of the devices.
+
+    None where the device is not in the table.
+    """
+    accelerator = find_accelerator(device)
+    if accelerator is None:
+        return None
+    return flops_per_token * tokens_per_second / (num_devices * accelerator.peak_flops)

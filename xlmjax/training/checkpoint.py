@@ -1,0 +1,323 @@
+"""Checkpoints: asynchronous saves, what to keep, and coming back from whatever was left behind.
+
+A checkpoint `<workdir>/checkpoints/<step>` holds `state` (step, model and optimizer state as
+nested dicts of arrays) and `metadata` (what the run is, and a checksum of every array). Orbax
+writes it under a temporary name and renames it, so a killed save leaves the ones before as they
+were.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers as policies
+
+from xlmjax.parallel import distributed
+from xlmjax.training.fingerprint import checksums
+from xlmjax.training.state import StateSpec, TrainState, from_pure_dict, to_pure_dict
+
+FOLDER = "checkpoints"
+STATE, METADATA = "state", "metadata"
+FORMAT = 1
+# Fields of ModelConfig that may differ between a checkpoint and the run that continues it.
+FREE_FIELDS = ("dropout", "attention_dropout", "dtype", "attention", "remat", "head_tile")
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointError(OSError):
+    """A checkpoint that cannot be written or read; the message says which and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """Section `checkpoint` of the config."""
+
+    every: int = 1_000
+    keep: int = 3
+    keep_every: int = 0
+    best_metric: str = ""
+    keep_best: int = 1
+    resume_from: str = ""
+    init_from: str = ""
+
+    def __post_init__(self):
+        for field, low in (("every", 1), ("keep", 1), ("keep_every", 0), ("keep_best", 1)):
+            if getattr(self, field) < low:
+                raise ValueError(f"checkpoint.{field}={getattr(self, field)} must be {low} or more")
+        if self.keep_every % self.every:
+            raise ValueError(
+                f"checkpoint.keep_every={self.keep_every} must be a multiple of checkpoint.every="
+                f"{self.every}, or nothing is there to keep"
+            )
+
+    @classmethod
+    def from_config(cls, config: Any) -> "CheckpointConfig":
+        """Return the checked section, from a ConfigDict or another mapping with these fields."""
+        return cls(**{field.name: config[field.name] for field in dataclasses.fields(cls)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What a run must have in common with a checkpoint to continue it."""
+
+    model: Mapping[str, Any]  # fields of ModelConfig
+    vocabulary: str  # fingerprint
+    optimizer: str  # name
+
+    def differences(self, found: Mapping[str, Any]) -> list[str]:
+        """Return one phrase a field that differs from a checkpoint's metadata."""
+        pairs = [
+            (f"model.{field}", found["model"].get(field), plain(value))
+            for field, value in self.model.items()
+            if field not in FREE_FIELDS
+        ]
+        pairs.append(("vocabulary", found["vocabulary"], self.vocabulary))
+        pairs.append(("optimizer.name", found["optimizer"], self.optimizer))
+        return [
+            f"{name}: {theirs!r} there, {ours!r} here"
+            for name, theirs, ours in pairs
+            if theirs != ours
+        ]
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON reads it back."""
+    return list(map(plain, value)) if isinstance(value, tuple | list) else value
+
+
+class Checkpoints:
+    """The checkpoints of one workdir."""
+
+    def __init__(self, workdir: epath.PathLike, config: CheckpointConfig, identity: Identity):
+        self.folder = epath.Path(workdir).absolute() / FOLDER
+        self._config = config
+        self._identity = identity
+        keep: list[Any] = [policies.LatestN(config.keep)]
+        if config.keep_every:
+            keep.append(policies.EveryNSteps(config.keep_every))
+        if config.best_metric:
+            keep.append(
+                policies.BestN(
+                    get_metric_fn=self._score,
+                    reverse=True,
+                    n=config.keep_best,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(keep),
+                best_fn=self._score if config.best_metric else None,
+                best_mode="min",
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def _score(self, values: Mapping[str, float]) -> float:
+        return values[self._config.best_metric]
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, in order."""
+        return sorted(self._manager.all_steps())
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the best checkpoint by `checkpoint.best_metric`, if there is one."""
+        return self._manager.best_step() if self._config.best_metric else None
+
+    def save(self, state: TrainState, values: Mapping[str, float] | None = None) -> None:
+        """Begin to save a state; `values` are the evaluations of its step, for best-k.
+
+        Returns when the arrays are copied to the host. Raises `CheckpointError` if this or the
+        save before it failed. A step that is saved already is not saved again.
+        """
+        step = int(state.step)
+        with self._explained(step):
+            self.wait()
+            if step in self._manager.all_steps():
+                return
+            metadata = {
+                "format": FORMAT,
+                "step": step,
+                "model": {name: plain(value) for name, value in self._identity.model.items()},
+                "vocabulary": self._identity.vocabulary,
+                "optimizer": self._identity.optimizer,
+                "checksums": checksums(state),
+            }
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    **{
+                        STATE: ocp.args.StandardSave(to_pure_dict(state)),
+                        METADATA: ocp.args.JsonSave(metadata),
+                    }
+                ),
+                metrics=self._tracked(values),
+                force=True,
+            )
+
+    def check(self) -> None:
+        """Raise `CheckpointError` if the save in the background has failed; does not wait."""
+        with self._explained(None):
+            self._manager.check_for_errors()
+
+    def wait(self) -> None:
+        """Wait for the save in the background; raises `CheckpointError` if it failed."""
+        with self._explained(None):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait and release the threads."""
+        with self._explained(None):
+            self._manager.close()
+
+    def restore(self, spec: StateSpec) -> TrainState | None:
+        """Return the state of the latest intact checkpoint on the mesh of `spec`, or None.
+
+        A checkpoint that cannot be read whole, or whose arrays do not match their checksums, is
+        moved aside, with a warning, and the one before is taken. Raises ValueError if it is of
+        another model, vocabulary or optimizer.
+        """
+        for step in reversed(self.steps):
+            place = self.folder / str(step)
+            try:
+                state, problem = restore_state(place, spec, self._identity), None
+            except CheckpointError as error:
+                state, problem = None, error
+            if distributed.everyone(problem is None):
+                return state
+            self._set_aside(place, problem)
+        return None
+
+    def _set_aside(self, place: epath.Path, problem: Exception | None) -> None:
+        aside = place.parent / f"corrupt-{place.name}"
+        log.warning(
+            "CHECKPOINT %s IS DAMAGED (%s): moved to %s, falling back to the one before it",
+            place,
+            problem or "on another process",
+            aside.name,
+        )
+        if distributed.is_main():
+            if aside.exists():
+                aside.rmtree()
+            place.rename(aside)
+        distributed.barrier(f"set-aside-{place.name}")
+        self._manager.reload()
+
+    def _tracked(self, values: Mapping[str, float] | None) -> dict[str, float] | None:
+        metric = self._config.best_metric
+        if not metric or not values:
+            return None
+        if metric not in values:
+            log.warning(
+                "checkpoint.best_metric=%r is not among the evaluations: %s",
+                metric,
+                ", ".join(sorted(values)),
+            )
+            return None
+        return {metric: values[metric]}
+
+    @contextlib.contextmanager
+    def _explained(self, step: int | None) -> Iterator[None]:
+        """Turn whatever a failed save raises into one sentence."""
+        try:
+            yield
+        except CheckpointError:
+            raise
+        except Exception as error:
+            good = [s for s in ocp.utils.checkpoint_steps(self.folder) if s != step]
+            what = "the disk is full" if _is_full(error) else f"{type(error).__name__}: {error}"
+            intact = f"checkpoint {max(good)} is intact" if good else "there is none before it"
+            raise CheckpointError(
+                f"saving a checkpoint into {self.folder} failed ({what}); {intact}. Make room and "
+                "run the same command again to go on from there"
+            ) from error
+
+
+def restore_state(place: epath.Path, spec: StateSpec, identity: Identity) -> TrainState:
+    """Return the state of one checkpoint on the mesh of `spec`, checked against its checksums.
+
+    Raises ValueError if it is of another model, `CheckpointError` if it is damaged.
+    """
+    metadata = read_metadata(place)
+    differences = identity.differences(metadata)
+    if differences:
+        raise ValueError(
+            f"checkpoint {place} is of another run: {'; '.join(differences)}. Use another "
+            "--workdir, or checkpoint.init_from to take its parameters only"
+        )
+    nested = read_arrays(place, to_pure_dict(spec.abstract))
+    state = from_pure_dict(spec.abstract, nested)
+    found = checksums(state)
+    wrong = [name for name, value in metadata["checksums"].items() if found.get(name) != value]
+    if wrong:
+        raise CheckpointError(f"checksum of {', '.join(wrong[:3])} and {len(wrong)} in all differs")
+    return state
+
+
+def read_metadata(place: epath.Path) -> dict[str, Any]:
+    """Return what a checkpoint says about itself."""
+    try:
+        # The handler alone: a manager's restore has barriers that one failing process would block.
+        handler = ocp.JsonCheckpointHandler()
+        metadata: dict[str, Any] = handler.restore(place / METADATA, ocp.args.JsonRestore())
+        found = metadata["format"]
+    except Exception as error:
+        raise CheckpointError(f"{place / METADATA} cannot be read: {_brief(error)}") from error
+    if found != FORMAT:
+        raise ValueError(f"checkpoint {place} has format {found}, this version reads {FORMAT}")
+    return metadata
+
+
+def read_arrays(place: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
+    """Return the arrays of a checkpoint that `abstract` (nested ShapeDtypeStructs) asks for."""
+    try:
+        handler = ocp.PyTreeCheckpointHandler()
+        arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
+        restored: dict[str, Any] = handler.restore(
+            place / STATE,
+            args=ocp.args.PyTreeRestore(
+                item=abstract, restore_args=arguments, partial_restore=True
+            ),
+        )
+        jax.block_until_ready(restored)
+    except Exception as error:
+        raise CheckpointError(f"{place / STATE} cannot be read: {_brief(error)}") from error
+    return restored
+
+
+def find_checkpoint(path: str, field: str) -> epath.Path:
+    """Return the checkpoint that a path names: a workdir (its latest), or one checkpoint itself."""
+    root = epath.Path(path).absolute()
+    if (root / STATE).exists():
+        return root
+    for folder in (root / FOLDER, root):
+        steps = ocp.utils.checkpoint_steps(folder) if folder.exists() else []
+        if steps:
+            return folder / str(max(steps))
+    raise ValueError(
+        f"{field}={path!r} holds no checkpoint: name a workdir with {FOLDER}/<step>, or one of "
+        "these folders"
+    )
+
+
+def _is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
