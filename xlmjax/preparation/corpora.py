@@ -14,7 +14,6 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
 
 from ml_collections import ConfigDict
 
@@ -127,7 +126,7 @@ class Demo(Part):
     languages: tuple[str, ...]
     split: str
     seed: int = 0
-    scans: ClassVar[tuple[FileScan, ...]] = ()
+    scans: tuple[FileScan, ...] = ()
 
     def __len__(self) -> int:
         return (DEMO_TEXTS if len(self.languages) == 1 else DEMO_PAIRS)[self.split]
