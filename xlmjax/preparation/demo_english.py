@@ -135,8 +135,8 @@ def _clause(clause: Clause, head: NounPhrase | None = None) -> str:
     if clause.fronted:
         words.append(_ADVERBS[clause.time])
     if verb == "there is":
-        words.append("there")
-        words.append(_be(clause.tense, person(clause.object or GAP), clause.negative))
+        be = _be(clause.tense, person(clause.object or GAP), False)
+        words.append(f"there {be} no" if clause.negative else f"there {be}")
     else:
         if subject is not GAP:
             words.append(_phrase(subject))

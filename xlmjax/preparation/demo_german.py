@@ -56,7 +56,7 @@ _CONTRACTIONS = {
 
 # infinitive: ich, er, participle; whatever is not here is regular. wir and sie are the infinitive.
 _STRONG_VERBS = """
-essen: esse isst gegessen        | trinken: trinke trinkt getrunken | lesen: lese liest gelesen
+essen: esse isst gegessen        | fressen: fresse frisst gefressen | trinken: trinke trinkt getrunken | lesen: lese liest gelesen
 schreiben: schreibe schreibt geschrieben | öffnen: öffne öffnet geöffnet | sehen: sehe sieht gesehen
 schließen: schließe schließt geschlossen | finden: finde findet gefunden
 verlieren: verliere verliert verloren | waschen: wasche wäscht gewaschen
@@ -83,6 +83,7 @@ _PRETERITES = {
     "can": ("konnte", "konnten"), "love": ("liebte", "liebten"), "live": ("lebte", "lebten"),
     "there is": ("gab", "gab"),
 }  # fmt: skip
+_ANIMAL = "eat, of animals"
 _PRESENT_BE = ("bin", "ist", "sind", "sind")
 _WERDEN = ("werde", "wird", "werden", "werden")
 _HAVE = ("habe", "hat", "haben", "haben")
@@ -116,7 +117,7 @@ def _forms(infinitive: str) -> tuple[str, str, str, str]:
 
 @functools.cache
 def _verb(verb: str, tense: str, who: int, modal: str) -> _Verb:
-    infinitive = {"there is": "geben"}.get(verb, "sein")
+    infinitive = {"there is": "geben", _ANIMAL: "fressen"}.get(verb, "sein")
     if verb in lexicon.VERBS:
         infinitive = lexicon.VERBS[verb]["de"]
     prefix, _, bare = infinitive.rpartition("-")
@@ -201,9 +202,9 @@ def _place(place: NounPhrase, verb: str) -> str:
 
 
 def _middle(clause: Clause) -> list[str]:
-    """Return the middle field: time, dative, definite object, place, indefinite object, manner.
+    """Return the middle field: time, dative, definite object, place, manner, indefinite object.
 
-    "nicht" stands before what follows the definite object, and directly before a manner.
+    "nicht" stands after the definite object, and directly before a manner; "gut" comes last.
     """
     verb, thing = clause.verb, clause.object
     not_ = "nicht" if clause.negative else ""
@@ -226,8 +227,11 @@ def _middle(clause: Clause) -> list[str]:
         return [time, _profession(clause)]
     if clause.quality:
         return [time, not_, _quality(clause)]
-    if clause.manner:
-        return [time, recipient, early, place, late, not_, _ADVERBS[clause.manner]]
+    manner = _ADVERBS.get(clause.manner, "")
+    if clause.manner == "well":
+        return [time, recipient, early, place, late, not_, manner]
+    if manner:
+        return [time, recipient, early, place, not_, manner, late]
     return [time, recipient, early, not_, place, late]
 
 
@@ -251,13 +255,17 @@ def _profession(clause: Clause) -> str:
 def _clause(clause: Clause, order: str = "second", head: NounPhrase | None = None) -> str:
     """Realise a clause with the finite verb "second" or "last"; `head` fills its gap."""
     subject = clause.subject
-    if clause.verb == "there is":
+    verb = clause.verb
+    eater = (head or subject).noun
+    if verb == "eat" and eater in selection.ANIMATE and eater not in selection.PEOPLE:
+        verb = _ANIMAL
+    if verb == "there is":
         who, name = 1, "es"
     elif subject is GAP:
         who, name = person(head or GAP), ""
     else:
         who, name = person(subject), _phrase(subject, "nominative")
-    finite, prefix, rest = _verb(clause.verb, clause.tense, who, clause.modal)
+    finite, prefix, rest = _verb(verb, clause.tense, who, clause.modal)
     middle = _middle(clause)
     content = ""
     if clause.content:

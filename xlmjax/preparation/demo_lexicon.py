@@ -329,8 +329,8 @@ bag        | in | in in   | dans
 """
 
 NAMES = {
-    **dict.fromkeys("Amina Anna Laura Maria Sara Zawadi".split(), "f"),
-    **dict.fromkeys("Ali Daniel David Juma Omar Peter".split(), "m"),
+    **dict.fromkeys("Amina Elena Julia Laura Rehema Sara".split(), "f"),
+    **dict.fromkeys("Ali Daniel David Juma Omar Samuel".split(), "m"),
 }
 PRONOUNS = ("I", "we", "he", "she", "they")
 

@@ -188,6 +188,8 @@ def _clause(clause: Clause, head: NounPhrase | None = None) -> str:
     if subject is not GAP and verb != "there is":
         words.append(_phrase(subject))
     words.append(_group(clause, person(agent)))
+    if clause.manner == "well":
+        words.append("bien")
     if clause.quality:
         words.append(_quality(clause, agent))
     elif verb == "be a":
@@ -196,7 +198,7 @@ def _clause(clause: Clause, head: NounPhrase | None = None) -> str:
         words.append(_object(clause, thing))
     if clause.recipient:
         words.append(_to(_phrase(clause.recipient)))
-    if clause.manner:
+    if clause.manner and clause.manner != "well":
         words.append(_ADVERBS[clause.manner])
     if clause.place:
         place = _phrase(clause.place)
