@@ -8,9 +8,7 @@ from xlmjax.preparation.demo_meaning import GAP, Clause, Joined, Meaning, NounPh
 
 _ADVERBS = lexicon.ADVERBS["fr"]
 _VOWELS = tuple("aeiouhâàéèêëîïôœ")  # every h of the lexicon is mute
-_NUMBERS = dict(
-    zip("23456789", "deux trois quatre cinq six sept huit neuf".split(), strict=True)
-)
+_NUMBERS = lexicon.NUMBERS["fr"]
 # masculine, feminine, plural of both
 _DETERMINERS = {
     "the": ("le", "la", "les"), "a": ("un", "une", "des"), "this": ("ce", "cette", "ces"),
@@ -29,8 +27,9 @@ _PRONOUNS = {"I": "je", "we": "nous", "he": "il", "she": "elle", "they": "ils"}
 # infinitive: je, il, nous, ils, participle, stem of the future; other verbs are regular
 _IRREGULAR = """
 boire: bois boit buvons boivent bu boir | lire: lis lit lisons lisent lu lir
-écrire: écris écrit écrivons écrivent écrit écrir | ouvrir: ouvre ouvre ouvrons ouvrent ouvert ouvrir
-voir: vois voit voyons voient vu verr | suivre: suis suit suivons suivent suivi suivr
+écrire: écris écrit écrivons écrivent écrit écrir
+ouvrir: ouvre ouvre ouvrons ouvrent ouvert ouvrir | voir: vois voit voyons voient vu verr
+suivre: suis suit suivons suivent suivi suivr
 construire: construis construit construisons construisent construit construir
 dormir: dors dort dormons dorment dormi dormir | courir: cours court courons courent couru courr
 rire: ris rit rions rient ri rir | vivre: vis vit vivons vivent vécu vivr

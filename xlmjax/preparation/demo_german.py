@@ -41,7 +41,7 @@ _WEAK = {"m": ("e", "en", "en"), "f": ("e", "e", "en"), "n": ("e", "e", "en"), "
 _MIXED = {**_WEAK, "m": ("er", "en", "en"), "n": ("es", "es", "en")}
 _STRONG = _ENDINGS_OF_DIESER
 _RELATIVE = {**_THE, "p": ("die", "die", "denen")}
-_NUMBERS = dict(zip("23456789", "zwei drei vier fünf sechs sieben acht neun".split(), strict=True))
+_NUMBERS = lexicon.NUMBERS["de"]
 _STEMS = {
     "this": "dies", "every": "jed", "all": "all", "some": "einig", "many": "viel",
     "a": "ein", "no": "kein", "my": "mein", "our": "unser", "his": "sein", "her": "ihr",
@@ -56,7 +56,8 @@ _CONTRACTIONS = {
 
 # infinitive: ich, er, participle; whatever is not here is regular. wir and sie are the infinitive.
 _STRONG_VERBS = """
-essen: esse isst gegessen        | fressen: fresse frisst gefressen | trinken: trinke trinkt getrunken | lesen: lese liest gelesen
+essen: esse isst gegessen        | fressen: fresse frisst gefressen
+trinken: trinke trinkt getrunken | lesen: lese liest gelesen
 schreiben: schreibe schreibt geschrieben | öffnen: öffne öffnet geöffnet | sehen: sehe sieht gesehen
 schließen: schließe schließt geschlossen | finden: finde findet gefunden
 verlieren: verliere verliert verloren | waschen: wasche wäscht gewaschen
@@ -87,7 +88,7 @@ _ANIMAL = "eat, of animals"
 _PRESENT_BE = ("bin", "ist", "sind", "sind")
 _WERDEN = ("werde", "wird", "werden", "werden")
 _HAVE = ("habe", "hat", "haben", "haben")
-_WITH_SEIN = frozenset("follow run swim fall go return travel arrive".split())
+_WITH_SEIN = frozenset(lexicon.words("follow run swim fall go return travel arrive"))
 _DATIVE_VERBS = frozenset(("help", "follow"))
 _UMLAUT = {
     "groß": "größer", "lang": "länger", "kurz": "kürzer", "stark": "stärker",
@@ -192,7 +193,7 @@ def _object_case(verb: str) -> str:
 
 
 def _place(place: NounPhrase, verb: str) -> str:
-    still, towards = lexicon.PREPOSITIONS[place.noun]["de"]
+    still, towards = lexicon.PREPOSITIONS[place.noun]["de"].split()
     moving = verb in selection.MOVEMENT
     preposition = towards if moving else still
     case = "accusative" if moving and towards != "zu" else "dative"

@@ -29,12 +29,24 @@ _MUTUAL = tuple(
     if f.verb in ("see", "help", "follow", "hear", "look for", "wait for", "greet", "invite")
 )
 _PERSONS = selection.select("person")
-_OPPOSITE = {a: b for pair in selection.ANTONYMS for a, b in (pair, pair[::-1])}
 # Places such that nobody is in two of them.
 _APART = selection.select(
     "kitchen garden school hospital library hotel office restaurant station forest field"
 )
-_NO_CONTRAST = frozenset(("fruits", "animal", "mass", "kin"))
+# The verbs that take fruits or animals, with the other countable things they take.
+_GENERAL = frozenset(("fruits", "animal"))
+_UNLIKE = {
+    frame: unlike
+    for frame in _HUMAN
+    if any(selection.KINDS[o] & _GENERAL for o in frame.objects if o)
+    and (
+        unlike := [
+            o
+            for o in frame.objects
+            if not selection.KINDS[o] & (_GENERAL | {"mass", "kin", "crop"})
+        ]
+    )
+}
 # asked | follows from | is compatible with, but no more, | is denied by
 _QUANTITIES = (
     ("some", ("all", "every", "many", *"23456789"), (), ("no",)),
@@ -156,7 +168,7 @@ def _comparisons(draw: Draw) -> Family:
     while not others:
         hypothesis = sampling.comparison(draw)
         more, less = hypothesis.subject, hypothesis.object or hypothesis.subject
-        opposite = _OPPOSITE.get(hypothesis.quality)
+        opposite = selection.OPPOSITES.get(hypothesis.quality)
         if opposite in sampling.COMPARED:
             others = [
                 other
@@ -166,9 +178,9 @@ def _comparisons(draw: Draw) -> Family:
             ]
     converse = hypothesis._replace(subject=less, object=more)
     return hypothesis, (
-        converse._replace(quality=_OPPOSITE[hypothesis.quality]),
+        converse._replace(quality=selection.OPPOSITES[hypothesis.quality]),
         draw.pick((hypothesis, converse))._replace(quality=draw.pick(others)),
-        hypothesis._replace(quality=_OPPOSITE[hypothesis.quality]),
+        hypothesis._replace(quality=selection.OPPOSITES[hypothesis.quality]),
     )
 
 
@@ -202,7 +214,7 @@ def _describable(noun: str) -> list[str]:
     """Return the lasting qualities of a noun that have an opposite."""
     attributes = selection.attributes_of(noun)
     lasting = [q for q in attributes if not selection.QUALITIES[q] & {"passing", "colour"}]
-    return [quality for quality in lasting if _OPPOSITE.get(quality) in attributes]
+    return [quality for quality in lasting if selection.OPPOSITES.get(quality) in attributes]
 
 
 _DESCRIBABLE = tuple(noun for noun in selection.select("people pet farm") if _describable(noun))
@@ -221,7 +233,7 @@ def _qualities(draw: Draw) -> Family:
     aside = _aside(draw, event, frames)
     while not aside.subject.determiner:
         aside = _aside(draw, event, frames)
-    opposite, negative = _OPPOSITE[quality], draw.percent(50)
+    opposite, negative = selection.OPPOSITES[quality], draw.percent(50)
     truth, falsity = (opposite, quality) if negative else (quality, opposite)
     attributes = selection.attributes_of(noun)
     neither = draw.pick([q for q in attributes if q not in (quality, opposite)])
@@ -294,25 +306,24 @@ def _quantities(draw: Draw) -> Family:
 
 def _kinds(draw: Draw) -> Family:
     """A mango is a fruit, and who ate no fruit ate no mango."""
+    denied = draw.percent(50)
     while True:
-        event = _event(draw, _HUMAN)._replace(negative=False)
+        event = _event(draw, tuple(_UNLIKE))._replace(negative=False)
         thing = event.object.noun if event.object else ""
-        kinds = selection.KINDS.get(thing, frozenset())
-        frame = next(f for f in _HUMAN if f.verb == event.verb)
-        unlike = [o for o in frame.objects if o and not selection.KINDS[o] & _NO_CONTRAST]
+        kinds = selection.KINDS.get(thing, ())
         general = "fruit" if "fruits" in kinds else "animal" if "animal" in kinds else ""
-        if general and unlike and draw.owns(event.subject.noun, event.verb, general):
+        if general and (denied or draw.owns(event.subject.noun, event.verb, general)):
             break
+    another = draw.pick(next(o for f, o in _UNLIKE.items() if f.verb == event.verb))
     other, connective = sampling.stranger(draw, event), draw.pick(("and", "but"))
-    another = draw.pick(unlike)
 
-    def clause(noun: str, denied: bool, subject: NounPhrase = event.subject) -> Clause:
-        return event._replace(subject=subject, object=NounPhrase(noun, "a"), negative=denied)
+    def clause(noun: str, negative: bool, subject: NounPhrase = event.subject) -> Clause:
+        return event._replace(subject=subject, object=NounPhrase(noun, "a"), negative=negative)
 
-    def told(noun: str, denied: bool, of_other: str, denied_of_other: bool) -> Joined:
-        return Joined(connective, clause(noun, denied), clause(of_other, denied_of_other, other))
+    def told(noun: str, negative: bool, of_other: str, negative_too: bool) -> Joined:
+        return Joined(connective, clause(noun, negative), clause(of_other, negative_too, other))
 
-    if draw.percent(50):
+    if denied:
         return clause(thing, True), (
             told(general, True, thing, False),
             told(another, draw.percent(50), thing, True),

@@ -23,8 +23,8 @@ class NounPhrase(NamedTuple):
 class Clause(NamedTuple):
     """One predication.
 
-    Beside the verbs of the lexicon there are "be" (with `quality`; with an object it compares),
-    "be a" (object: a profession), "be at" (place) and "there is" (object and place, subject NOBODY).
+    Beside the verbs of the lexicon there are "be" (`quality`; with an object it compares), "be a"
+    (object: a profession), "be at" (place) and "there is" (object and place; subject NOBODY).
     Inside `NounPhrase.relative` the subject or the object is the GAP that the head noun fills.
     """
 

@@ -7,7 +7,7 @@ costs O(1) and needs no state. Every function below takes one and returns a mean
 import functools
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from xlmjax.preparation import demo_lexicon as lexicon
@@ -252,7 +252,7 @@ def _relative(draw: Draw, head: NounPhrase, tense: str) -> Clause:
 
 @functools.cache
 def _frames_with(noun: str) -> tuple[selection.Frame, ...]:
-    verbs = frozenset("buy find lose wash carry repair draw bring steal read write".split())
+    verbs = lexicon.words("buy find lose wash carry repair draw bring steal read write")
     return tuple(f for f in selection.FRAMES if noun in f.objects and f.verb in verbs)
 
 
@@ -445,8 +445,8 @@ def stranger(draw: Draw, clause: Clause, pronouns: bool = False) -> NounPhrase:
     return phrase(draw, noun, DEFINITE_SUBJECT, described=0)
 
 
-_SIMPLE = (*(action,) * 6, description, location)
-_ALL = (
+_SIMPLE: tuple[Callable[[Draw], Clause], ...] = (*(action,) * 6, description, location)
+_ALL: tuple[Callable[[Draw], Meaning], ...] = (
     *(action,) * 26, *(description,) * 4, comparison, comparison, profession, *(location,) * 2,
     *(existence,) * 2, *(reasoned,) * 2, *(joined,) * 5, *(report,) * 3,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What makes sense: which nouns a verb takes and an adjective describes, and where things happen."""
+"""What makes sense: which nouns a verb takes, which an adjective describes, what happens where."""
 
 import functools
 from typing import NamedTuple
@@ -229,7 +229,7 @@ dangerous   | very          | wild river street forest mountain knife
 fast        | very compared | vehicle horse
 new         | very          | portable furniture vehicle building
 modern      | very          | vehicle building settlement office device
-beautiful   | very compared | plant clothes house settlement nature garden horse bird photo song queen
+beautiful   | very compared | plant clothes house settlement nature garden horse bird photo song
 expensive   | very compared | portable furniture vehicle house cheese honey
 cheap       | very          | portable furniture vehicle fruits dish
 important   | very          | readable office phone key bridge river market
@@ -263,13 +263,11 @@ angry  | break                  | greet invite help wait_for laugh
 sick   | sleep                  | work travel eat play swim drink go
 """
 
-ANTONYMS = tuple(
-    tuple(pair.split("/"))
-    for pair in (
-        "big/small long/short heavy/light strong/weak rich/poor happy/sad lazy/hardworking "
-        "expensive/cheap clean/dirty hot/cold open/closed red/white black/yellow green/blue"
-    ).split()
+OPPOSITES = lexicon.mapping(
+    "big/small long/short heavy/light strong/weak rich/poor happy/sad lazy/hardworking "
+    "expensive/cheap clean/dirty hot/cold open/closed"
 )
+OPPOSITES |= {b: a for a, b in OPPOSITES.items()}
 
 _PLACES = {
     "-": "",

@@ -7,9 +7,7 @@ from xlmjax.preparation import demo_selection as selection
 from xlmjax.preparation.demo_meaning import GAP, Clause, Joined, Meaning, NounPhrase, person
 
 _ADVERBS = lexicon.ADVERBS["es"]
-_NUMBERS = dict(
-    zip("23456789", "dos tres cuatro cinco seis siete ocho nueve".split(), strict=True)
-)
+_NUMBERS = lexicon.NUMBERS["es"]
 # masculine, feminine, masculine plural, feminine plural
 _DETERMINERS = {
     "the": "el la los las", "a": "un una - -", "this": "este esta estos estas",

@@ -50,9 +50,7 @@ _PLURAL_PREFIX = {
     7: (("ch", "vy"), ("ki", "vi")), 9: (("", ""),),
 }  # fmt: skip
 _POSSESSIVES = {"my": "angu", "our": "etu", "his": "ake", "her": "ake", "their": "ao"}
-_NUMBERS = dict(
-    zip("23456789", "-wili -tatu -nne -tano sita saba -nane tisa".split(), strict=True)
-)
+_NUMBERS = lexicon.NUMBERS["sw"]
 _MANY = {2: "wengi", 4: "mingi", 6: "mengi", 8: "vingi", 10: "nyingi"}
 _ALL = {2: "wote", 4: "yote", 6: "yote", 8: "vyote", 10: "zote"}
 _PRONOUNS = {"I": "mimi", "we": "sisi", "he": "yeye", "she": "yeye", "they": "wao"}
