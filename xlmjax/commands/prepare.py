@@ -15,8 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes",
         type=int,
-        default=prepare.available_cores(),
-        help="local processes (default: one a core, %(default)s)",
+        help="local processes (default: one a core)",
     )
     parser.add_argument(
         "--runner", default="", metavar="BEAM_RUNNER", help="run on Apache Beam, e.g. DirectRunner"
@@ -28,6 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(config: ConfigDict, args: argparse.Namespace) -> None:
     """Prepare; prints a line a store."""
-    with runners.LocalRunner(args.processes) as local:
-        remote = runners.BeamRunner(args.runner, args.runner_options) if args.runner else local
+    processes = getattr(args, "processes", None)
+    with runners.LocalRunner(
+        runners.available_cores() if processes is None else processes
+    ) as local:
+        options = getattr(args, "runner_options", "")
+        remote = runners.BeamRunner(args.runner, options) if args.runner else local
         prepare.prepare(config, planner=local, runner=remote)

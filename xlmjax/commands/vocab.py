@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(config: ConfigDict, args: argparse.Namespace) -> None:
     """Train and save; prints lines and share a language."""
     path = pathlib.Path(config.data.vocabulary)
-    if path.exists() and not args.force:
+    if path.exists() and not getattr(args, "force", False):
         raise ValueError(
             f"data.vocabulary={path} exists, and stores and checkpoints depend on it; name another "
             "file or pass --force"

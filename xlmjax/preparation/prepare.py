@@ -6,7 +6,6 @@ the same preprocessing and the same vocabulary.
 """
 
 import json
-import os
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +22,8 @@ from xlmjax.preparation.shards import Mixture, ShardJob, StorePlan
 
 MIXTURES_FILE = "mixture.json"
 SCANS_FILE = "scans.json"
-_MIN_EXAMPLES = 4_096  # a shard: smaller stores have fewer of them
+# Fewer a shard are not worth a process: small stores have fewer shards.
+_MIN_EXAMPLES = 1 << 15
 
 
 class Runner(Protocol):
@@ -245,8 +245,3 @@ def _format_counts(counts: Mapping[str, int]) -> str:
 def _check_shards(num_shards: int) -> None:
     if num_shards < 1:
         raise ValueError(f"data.num_shards={num_shards} must be 1 or more")
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,13 +4,16 @@ seqio and TensorFlow take seconds and hundreds of megabytes to import, so this m
 inside its functions: the parent process imports it without them.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import importlib
 import itertools
 import json
 import os
 import re
+import sys
 import time
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 
 # Part of every fingerprint: raise it when the code that makes tokens of text changes its result.
 PREPARATION_VERSION = 1
+# By name: the tasks stand above this package, and are the only ones who know what to register.
+TASKS_MODULE = "xlmjax.tasks"
 _BATCH = 512
 
 
@@ -91,9 +96,9 @@ def describe(config: dict[str, Any], task: str, split: str, scans: Sequence[File
 
     Raises `ValueError` where a file is missing, is not UTF-8, lacks a column, ...
     """
+    seqio = _register(config)
     from xlmjax.preparation.sources import CorpusSource
 
-    seqio = _register(config)
     text_files.remember(scans)
     provider = seqio.TaskRegistry.get(task)
     specs = {name: _feature_spec(task, name, item) for name, item in _outputs(provider).items()}
@@ -128,9 +133,9 @@ def write_shard(job: ShardJob) -> float:
 
     Depends on nothing but the job and the files it names, so any process may run it, again too.
     """
+    seqio = _register(job.config)
     from xlmjax.preparation import preprocessors
 
-    seqio = _register(job.config)
     text_files.remember(job.scans)
     started = time.monotonic()
     writer = job.writer
@@ -261,6 +266,20 @@ def _unknown(name: str, config: Mapping[str, Any], seqio: types.ModuleType) -> s
     )
 
 
+@contextlib.contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Swallow what TensorFlow's C++ says on import, before it can be told to be quiet."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
 _registered: list[str] = []
 
 
@@ -268,14 +287,14 @@ def _register(config: dict[str, Any]) -> types.ModuleType:
     """Register the tasks of a config, once a process; returns seqio."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # text needs no accelerator
-    import absl.logging
-    import seqio
+    with _stderr_closed() if "tensorflow" not in sys.modules else contextlib.nullcontext():
+        import absl.logging
+        import seqio
 
-    import xlmjax.tasks
-
+        tasks = importlib.import_module(TASKS_MODULE)
     absl.logging.set_verbosity(absl.logging.ERROR)
     key = repr(config)
     if _registered != [key]:
-        xlmjax.tasks.register(ConfigDict(config))
+        tasks.register(ConfigDict(config))
         _registered[:] = [key]
     return seqio
