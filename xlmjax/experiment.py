@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from xlmjax import languages
 from xlmjax.data.mixture import Group as DataGroup
 from xlmjax.data.vocabulary import Vocabulary
-from xlmjax.evaluation.base import Context
+from xlmjax.evaluation import Context
 from xlmjax.models.config import ModelConfig
 from xlmjax.models.xlm import XLM
 from xlmjax.objectives import OBJECTIVES, Specials

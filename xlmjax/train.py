@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from xlmjax.auto_prepare import ensure_stores
 from xlmjax.data.batches import Batches, prefetched
 from xlmjax.data.mixture import open_groups
-from xlmjax.evaluation.base import Scheduled, make_evaluators
+from xlmjax.evaluation import Scheduled, make_evaluators
 from xlmjax.experiment import Experiment, build_experiment, make_groups, make_train_step, start_jax
 from xlmjax.parallel import distributed
 from xlmjax.parallel.partition import batch_sharding
@@ -137,12 +137,21 @@ def evaluate(
     values: dict[str, float] = {}
     for evaluator in due:
         found = evaluator.run(state.model, step, workdir)
-        averages = [(name, value) for name, value in found.items() if "/average/" in name]
-        for name, value in averages or found.items():
-            progress.note(f"step {step}: {name} {value:.4f}")
+        for line in _summary(found):
+            progress.note(f"step {step}: {line}")
         values |= found
     writer.write(step, values)
     return values
+
+
+def _summary(values: Mapping[str, float]) -> list[str]:
+    """Return a line for each average, or for everything where there is none."""
+    lines: dict[str, list[str]] = {}
+    for name, value in values.items():
+        owner, _, metric = name.rpartition("/")
+        lines.setdefault(owner, []).append(f"{metric} {value:.4g}")
+    averages = {owner: parts for owner, parts in lines.items() if owner.endswith("/average")}
+    return [f"{owner}: {', '.join(parts)}" for owner, parts in (averages or lines).items()]
 
 
 def describe(experiment: Experiment) -> list[str]:

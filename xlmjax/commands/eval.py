@@ -19,7 +19,7 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
     import jax
     from etils import epath
 
-    from xlmjax.evaluation.base import make_evaluators
+    from xlmjax.evaluation import make_evaluators
     from xlmjax.experiment import build_experiment, start_jax
     from xlmjax.parallel.distributed import is_main
     from xlmjax.training.checkpoint import FOLDER, find_checkpoint, restore_model

@@ -41,8 +41,9 @@ class Recorder:
         self.flush(state)
         self._waiting = (step, batches, metrics)
         if not self._timed:
+            jax.block_until_ready(metrics)
+            self.clock.skip()
             self.flush(state)
-            self.clock.lap()
             self._timed = True
 
     def flush(self, state: TrainState) -> None:
