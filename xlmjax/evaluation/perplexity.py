@@ -56,9 +56,8 @@ class Perplexity:
         group = ConfigDict()
         group.rate, group.max_rate, group.sample_alpha = ((0, fields.rate),), 0.0, 0.0
         group.mask_keep_random = (1.0, 0.0, 0.0)
-        objective = OBJECTIVES[fields.objective].from_config(  # type: ignore[attr-defined]
-            group, context.specials, corrupt="mask_only"
-        )
+        factory = OBJECTIVES[fields.objective].from_config  # type: ignore[attr-defined]
+        objective = factory(group, context.specials).for_evaluation()
         self._score = jax.jit(
             functools.partial(_score, objective, context.strategy),
             out_shardings=replicated(context.mesh),

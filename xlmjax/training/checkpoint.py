@@ -82,7 +82,7 @@ class Identity:
         if not parameters_only:
             pairs.append(("optimizer.name", found["optimizer"], self.optimizer))
         return [
-            f"{name}: {theirs!r} there, {ours!r} here"
+            f"{name} is {theirs!r} there and {ours!r} here"
             for name, theirs, ours in pairs
             if theirs != ours
         ]
@@ -235,6 +235,8 @@ class Checkpoints:
         except CheckpointError:
             raise
         except Exception as error:
+            # Orbax leaves a task an array behind, each of which would print this same error.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             good = [s for s in ocp.utils.checkpoint_steps(self.folder) if s != step]
             what = "the disk is full" if _is_full(error) else f"{type(error).__name__}: {error}"
             intact = f"checkpoint {max(good)} is intact" if good else "there is none before it"

@@ -120,7 +120,9 @@ class MetricWriter:
         drop_after(folder / METRICS_FILE, step)
         self._file = (folder / METRICS_FILE).open("a")
         if tensorboard:
-            self._summary = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1)
+            self._summary = SummaryWriter(
+                str(folder / TENSORBOARD), purge_step=step + 1, filename_suffix=f".{step}"
+            )
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line; NaN and Inf, which JSON cannot hold, become null."""
@@ -131,7 +133,8 @@ class MetricWriter:
         self._file.flush()
         if self._summary is not None:
             for name, value in values.items():
-                self._summary.add_scalar(name, value, step)
+                if math.isfinite(value):
+                    self._summary.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush and close the files."""

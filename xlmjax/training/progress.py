@@ -36,7 +36,7 @@ class Progress:
                 unit="step",
                 dynamic_ncols=True,
                 file=self._stream,
-                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{postfix}]",
+                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
             )
 
     def advance(self) -> None:
