@@ -1,16 +1,16 @@
-"""What makes sense: which nouns a verb takes and an adjective describes, and where things happen."""
+"""What makes sense: which nouns a verb takes, which an adjective describes, what happens where."""
 
 import functools
 from typing import NamedTuple
 
 from xlmjax.preparation import demo_lexicon as lexicon
 
-# noun | what it is
+# noun | what it is; "free" things are nobody's own
 _KINDS = """
-man        | person
-woman      | person she
-boy        | person
-girl       | person she
+man        | person free
+woman      | person free
+boy        | person free
+girl       | person free
 child      | person
 teacher    | person work
 doctor     | person work
@@ -25,26 +25,26 @@ pupil      | person work
 friend     | person social
 neighbour  | person social
 guest      | person social
-fisherman  | person
-soldier    | person
-king       | person
-queen      | person she
+fisherman  | person free
+soldier    | person free
+king       | person free
+queen      | person free
 brother    | kin
-sister     | kin she
-mother     | kin she
+sister     | kin
+mother     | kin
 father     | kin
 dog        | animal pet hunter
 cat        | animal pet hunter
-lion       | animal hunter wild
-elephant   | animal wild
+lion       | animal hunter wild free
+elephant   | animal wild free
 cow        | animal farm
 goat       | animal farm
 sheep      | animal farm
 hen        | animal farm
 horse      | animal farm
-bird       | animal prey
-fish       | animal prey
-mouse      | animal prey
+bird       | animal prey free
+fish       | animal prey free
+mouse      | animal prey free
 rabbit     | animal prey pet
 bread      | food mass
 meat       | food mass
@@ -96,32 +96,32 @@ window     | lid fragile
 car        | vehicle
 bicycle    | vehicle
 boat       | vehicle
-tree       | plant
+tree       | plant free
 flower     | plant
 house      | building indoor
-bridge     | building outdoor
-school     | building indoor
-hospital   | building indoor
-library    | building indoor
-hotel      | building indoor
+bridge     | building outdoor free
+school     | building indoor free
+hospital   | building indoor free
+library    | building indoor free
+hotel      | building indoor free
 office     | indoor
-restaurant | building indoor
+restaurant | building indoor free
 kitchen    | indoor room
 room       | indoor room
-station    | outdoor stop
+station    | outdoor stop free
 garden     | outdoor
-market     | outdoor stop
+market     | outdoor stop free
 village    | outdoor settlement
 city       | outdoor settlement
-island     | outdoor nature
-river      | outdoor nature
-forest     | outdoor nature
-mountain   | outdoor nature
+island     | outdoor nature free
+river      | outdoor nature free
+forest     | outdoor nature free
+mountain   | outdoor nature free
 field      | outdoor
-street     | outdoor
-person     | general
-animal     | general
-fruit      | general
+street     | outdoor free
+person     | general free
+animal     | general free
+fruit      | general free
 """
 
 # verb | subjects | objects | where | manners: kinds or single nouns; "-" is none.
@@ -219,7 +219,7 @@ kind        | very compared | people
 lazy        | very compared | people cat horse
 hardworking | very          | people
 famous      | very          | people settlement nature hotel restaurant
-happy       | very          | people
+happy       | passing very | people
 sad         | passing very  | people
 sick        | passing very  | people animal
 tired       | passing very  | people animal
@@ -229,7 +229,7 @@ dangerous   | very          | wild river street forest mountain knife
 fast        | very compared | vehicle horse
 new         | very          | portable furniture vehicle building
 modern      | very          | vehicle building settlement office device
-beautiful   | very compared | plant clothes house settlement nature garden horse bird photo song queen
+beautiful   | very compared | plant clothes house settlement nature garden horse bird photo song
 expensive   | very compared | portable furniture vehicle house cheese honey
 cheap       | very          | portable furniture vehicle fruits dish
 important   | very          | readable office phone key bridge river market
@@ -241,9 +241,9 @@ cold        | passing very  | soup milk tea coffee juice
 sweet       | very          | fruits honey juice cake tea
 ripe        | passing       | fruits tomato
 empty       | passing       | container cup room house street
-broken      | passing state       | fragile device bicycle car
-open        | passing state       | lid
-closed      | passing state       | lid
+broken      | passing state | fragile device bicycle car
+open        | passing state | lid
+closed      | passing state | lid
 quiet       | very          | settlement nature street library room garden
 red         | colour        | fruits clothes container furniture vehicle flower ball house bird
 black       | colour        | pet farm clothes container furniture vehicle bird pen
@@ -253,13 +253,21 @@ blue        | colour        | clothes container furniture vehicle flower door bi
 yellow      | colour        | clothes container furniture vehicle flower door bird
 """
 
-ANTONYMS = tuple(
-    tuple(pair.split("/"))
-    for pair in (
-        "big/small long/short heavy/light strong/weak rich/poor happy/sad lazy/hardworking "
-        "expensive/cheap clean/dirty hot/cold open/closed red/white black/yellow green/blue"
-    ).split()
+# state | what it makes people do | what it keeps them from
+_REASONS = """
+tired  | sleep                  | work dance run swim study travel play clean cook
+hungry | eat cook               | sleep work play study
+happy  | sing dance laugh       | cry
+sad    | cry                    | sing dance laugh play eat
+angry  | break                  | greet invite help wait_for laugh
+sick   | sleep                  | work travel eat play swim drink go
+"""
+
+OPPOSITES = lexicon.mapping(
+    "big/small long/short heavy/light strong/weak rich/poor happy/sad lazy/hardworking "
+    "expensive/cheap clean/dirty hot/cold open/closed"
 )
+OPPOSITES |= {b: a for a, b in OPPOSITES.items()}
 
 _PLACES = {
     "-": "",
@@ -270,7 +278,7 @@ _PLACES = {
     "kitchen": "kitchen house garden",
     "water": "river",
     "home": "city village island forest house hotel",
-    "far": "city village island mountain forest river",
+    "far": "city village island",
     "goal": "school hospital library hotel office restaurant station market village city island "
     "river forest field",
 }
@@ -313,7 +321,15 @@ FRAMES = tuple(
     )
     for verb, subjects, objects, places, manners in lexicon.rows(_FRAMES)
 )
-QUALITIES = {adjective: frozenset(flags.split()) for adjective, flags, _ in lexicon.rows(_QUALITIES)}
+REASONS = tuple(
+    (state, verb.replace("_", " "), negative)
+    for state, does, does_not in lexicon.rows(_REASONS)
+    for negative, verbs in ((False, does), (True, does_not))
+    for verb in verbs.split()
+)
+QUALITIES = {
+    adjective: frozenset(flags.split()) for adjective, flags, _ in lexicon.rows(_QUALITIES)
+}
 _DESCRIBES = {adjective: select(nouns) for adjective, _, nouns in lexicon.rows(_QUALITIES)}
 
 
@@ -328,3 +344,9 @@ def adjectives_of(noun: str) -> tuple[str, ...]:
 def attributes_of(noun: str) -> tuple[str, ...]:
     """Return the adjectives that may stand beside a noun, not only be said of it."""
     return tuple(a for a in adjectives_of(noun) if "state" not in QUALITIES[a])
+
+
+@functools.cache
+def colours_of(noun: str) -> tuple[str, ...]:
+    """Return the colours a noun may have."""
+    return tuple(a for a in adjectives_of(noun) if "colour" in QUALITIES[a])

@@ -7,9 +7,7 @@ from xlmjax.preparation import demo_selection as selection
 from xlmjax.preparation.demo_meaning import GAP, Clause, Joined, Meaning, NounPhrase, person
 
 _ADVERBS = lexicon.ADVERBS["es"]
-_NUMBERS = dict(
-    zip("23456789", "dos tres cuatro cinco seis siete ocho nueve".split(), strict=True)
-)
+_NUMBERS = lexicon.NUMBERS["es"]
 # masculine, feminine, masculine plural, feminine plural
 _DETERMINERS = {
     "the": "el la los las", "a": "un una - -", "this": "este esta estos estas",
@@ -188,6 +186,8 @@ def _clause(clause: Clause, head: NounPhrase | None = None) -> str:
     if subject is not GAP and verb != "there is":
         words.append(_phrase(subject))
     words.append(_group(clause, person(agent)))
+    if clause.manner == "well":
+        words.append("bien")
     if clause.quality:
         words.append(_quality(clause, agent))
     elif verb == "be a":
@@ -196,7 +196,7 @@ def _clause(clause: Clause, head: NounPhrase | None = None) -> str:
         words.append(_object(clause, thing))
     if clause.recipient:
         words.append(_to(_phrase(clause.recipient)))
-    if clause.manner:
+    if clause.manner and clause.manner != "well":
         words.append(_ADVERBS[clause.manner])
     if clause.place:
         place = _phrase(clause.place)

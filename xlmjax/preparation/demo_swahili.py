@@ -50,9 +50,7 @@ _PLURAL_PREFIX = {
     7: (("ch", "vy"), ("ki", "vi")), 9: (("", ""),),
 }  # fmt: skip
 _POSSESSIVES = {"my": "angu", "our": "etu", "his": "ake", "her": "ake", "their": "ao"}
-_NUMBERS = dict(
-    zip("23456789", "-wili -tatu -nne -tano sita saba -nane tisa".split(), strict=True)
-)
+_NUMBERS = lexicon.NUMBERS["sw"]
 _MANY = {2: "wengi", 4: "mingi", 6: "mengi", 8: "vingi", 10: "nyingi"}
 _ALL = {2: "wote", 4: "yote", 6: "yote", 8: "vyote", 10: "zote"}
 _PRONOUNS = {"I": "mimi", "we": "sisi", "he": "yeye", "she": "yeye", "they": "wao"}
@@ -121,7 +119,7 @@ def _adjective(quality: str, number: int) -> str:
 @functools.cache
 def _plain(noun: str, determiner: str, plural: bool, adjective: str) -> str:
     if determiner in ("", "it"):
-        return noun if noun in lexicon.NAMES else ""
+        return noun if noun in lexicon.NAMES and not determiner else ""
     number = _number_class(noun, plural)
     concord = _CONCORDS[number]
     words = [_noun(noun, plural)]
@@ -129,13 +127,13 @@ def _plain(noun: str, determiner: str, plural: bool, adjective: str) -> str:
         kin = lexicon.NOUNS[noun].cells["sw"][0] == "kin"
         prefix = ("z" if plural else "y") if kin else concord.possessive
         words.append(prefix + _POSSESSIVES[determiner])
+    if determiner == "this":
+        words.append(concord.this)
     if adjective:
         words.append(_adjective(adjective, number))
     if determiner in _NUMBERS:
         stem = _NUMBERS[determiner]
         words.append(_agree(stem[1:], number) if stem.startswith("-") else stem)
-    elif determiner == "this":
-        words.append(concord.this)
     elif determiner == "all":
         words.append(_ALL[number])
     elif determiner == "many":
@@ -297,7 +295,8 @@ def _predicate(clause: Clause, subject: _Subject, number: int) -> str:
         else:
             text = f"{_be(subject, tense, negative)} {perfect}"
     elif stem.startswith("-enye "):
-        text = f"{_have(subject, tense, negative)} {stem[6:]}"
+        more = " zaidi" if clause.object else ""
+        text = f"{_have(subject, tense, negative)} {stem[6:]}{more}"
     else:
         text = f"{_be(subject, tense, negative)} {_adjective(clause.quality, number)}"
     if clause.object:

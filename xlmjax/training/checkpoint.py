@@ -71,7 +71,7 @@ class Identity:
     vocabulary: str  # fingerprint
     optimizer: str  # name
 
-    def differences(self, found: Mapping[str, Any]) -> list[str]:
+    def differences(self, found: Mapping[str, Any], parameters_only: bool = False) -> list[str]:
         """Return one phrase a field that differs from a checkpoint's metadata."""
         pairs = [
             (f"model.{field}", found["model"].get(field), plain(value))
@@ -79,9 +79,10 @@ class Identity:
             if field not in FREE_FIELDS
         ]
         pairs.append(("vocabulary", found["vocabulary"], self.vocabulary))
-        pairs.append(("optimizer.name", found["optimizer"], self.optimizer))
+        if not parameters_only:
+            pairs.append(("optimizer.name", found["optimizer"], self.optimizer))
         return [
-            f"{name}: {theirs!r} there, {ours!r} here"
+            f"{name} is {theirs!r} there and {ours!r} here"
             for name, theirs, ours in pairs
             if theirs != ours
         ]
@@ -234,6 +235,8 @@ class Checkpoints:
         except CheckpointError:
             raise
         except Exception as error:
+            # Orbax leaves a task an array behind, each of which would print this same error.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             good = [s for s in ocp.utils.checkpoint_steps(self.folder) if s != step]
             what = "the disk is full" if _is_full(error) else f"{type(error).__name__}: {error}"
             intact = f"checkpoint {max(good)} is intact" if good else "there is none before it"
@@ -249,19 +252,36 @@ def restore_state(place: epath.Path, spec: StateSpec, identity: Identity) -> Tra
     Raises ValueError if it is of another model, `CheckpointError` if it is damaged.
     """
     metadata = read_metadata(place)
-    differences = identity.differences(metadata)
+    _refuse(place, identity.differences(metadata))
+    nested = read_arrays(place, to_pure_dict(spec.abstract))
+    state = from_pure_dict(spec.abstract, nested)
+    _check(checksums(state), metadata["checksums"])
+    return state
+
+
+def restore_model(place: epath.Path, spec: StateSpec, identity: Identity) -> Any:
+    """Return the model alone, for evaluation; the optimizer may be another. Raises as above."""
+    metadata = read_metadata(place)
+    _refuse(place, identity.differences(metadata, parameters_only=True))
+    nested = read_arrays(place, {"model": to_pure_dict(spec.abstract.model)})
+    model = from_pure_dict(spec.abstract.model, nested["model"])
+    found = {f"model/{name}": value for name, value in checksums(model).items()}
+    _check(found, {name: metadata["checksums"].get(name) for name in found})
+    return model
+
+
+def _refuse(place: epath.Path, differences: list[str]) -> None:
     if differences:
         raise ValueError(
             f"checkpoint {place} is of another run: {'; '.join(differences)}. Use another "
             "--workdir, or checkpoint.init_from to take its parameters only"
         )
-    nested = read_arrays(place, to_pure_dict(spec.abstract))
-    state = from_pure_dict(spec.abstract, nested)
-    found = checksums(state)
-    wrong = [name for name, value in metadata["checksums"].items() if found.get(name) != value]
+
+
+def _check(found: Mapping[str, int], expected: Mapping[str, int | None]) -> None:
+    wrong = [name for name, value in expected.items() if found.get(name) != value]
     if wrong:
-        raise CheckpointError(f"checksum of {', '.join(wrong[:3])} and {len(wrong)} in all differs")
-    return state
+        raise CheckpointError(f"{len(wrong)} checksums differ, first {', '.join(wrong[:3])}")
 
 
 def read_metadata(place: epath.Path) -> dict[str, Any]:
@@ -295,7 +315,7 @@ def read_arrays(place: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
     return restored
 
 
-def find_checkpoint(path: str, field: str) -> epath.Path:
+def find_checkpoint(path: epath.PathLike, field: str) -> epath.Path:
     """Return the checkpoint that a path names: a workdir (its latest), or one checkpoint itself."""
     root = epath.Path(path).absolute()
     if (root / STATE).exists():
@@ -305,8 +325,8 @@ def find_checkpoint(path: str, field: str) -> epath.Path:
         if steps:
             return folder / str(max(steps))
     raise ValueError(
-        f"{field}={path!r} holds no checkpoint: name a workdir with {FOLDER}/<step>, or one of "
-        "these folders"
+        f"{field}={str(path)!r} holds no checkpoint: name a workdir with {FOLDER}/<step>, or one "
+        "of these folders"
     )
 
 

@@ -23,6 +23,10 @@ class Clock:
         finally:
             self._window_paused += self._now() - start
 
+    def skip(self) -> None:
+        """Begin a new window; what happened since the last one was not training."""
+        self._window_start, self._window_paused = self._now(), 0.0
+
     def lap(self) -> float:
         """Return the training seconds since the last lap and begin a new window."""
         end = self._now()

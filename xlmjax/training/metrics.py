@@ -7,7 +7,7 @@ device; sums and weights of a logging window add up on the host, in float64.
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from etils import epath
@@ -25,7 +25,7 @@ class Throughput:
     """What turns token counts into rates."""
 
     padded_tokens: int  # of one step, over all groups
-    flops_per_token: float  # that the model needs, forward and backward
+    flops_per_token: Callable[[float], float]  # of the model, by the share of tokens predicted
     peak_flops: float | None  # of all devices together; None where the kind is not known
 
 
@@ -51,17 +51,20 @@ class Window:
         self._real = self._predicted = 0.0
         self._steps = self._nonfinite = 0
 
-    def add(self, metrics: StepMetrics) -> None:
-        """Add one step, fetched from the device; of a non-finite one only that it was."""
-        self._steps += 1
+    def add(self, metrics: StepMetrics, timed: bool = True) -> None:
+        """Add one step, fetched from the device; of a non-finite one only that it was.
+
+        One that is not `timed` does not count in the rates.
+        """
+        self._steps += timed
         self._learning_rate = float(metrics.learning_rate)
         if metrics.nonfinite:
             self._nonfinite += 1
             return
         self._losses.append(float(metrics.loss))
         self._norms.append(float(metrics.grad_norm))
-        self._real += float(metrics.real_tokens)
-        self._predicted += float(metrics.predicted_tokens)
+        self._real += timed * float(metrics.real_tokens)
+        self._predicted += timed * float(metrics.predicted_tokens)
         for group, named in metrics.groups.items():
             totals = self._totals.setdefault(group, {})
             for name, (value, weight) in named.items():
@@ -77,20 +80,29 @@ class Window:
             prefix = f"train/{group}" if several else "train"
             named = naming.means(totals, self._tasks[group])
             values |= {f"{prefix}/{name}": value for name, value in named.items()}
-        real, spec = self._real / seconds, self._throughput
-        values["perf/steps_per_second"] = self._steps / seconds
-        values["perf/tokens_per_second"] = real
-        values["perf/padded_tokens_per_second"] = self._steps * spec.padded_tokens / seconds
-        values["perf/predicted_tokens_per_second"] = self._predicted / seconds
+        values |= self._rates(seconds)
         values["perf/goodput"] = goodput
-        if spec.peak_flops:
-            values["perf/mfu"] = real * spec.flops_per_token / spec.peak_flops
         values["optim/learning_rate"] = self._learning_rate
         if self._norms:
             values["optim/grad_norm"] = float(np.mean(self._norms))
         values["optim/nonfinite_steps"] = float(self._nonfinite)
         self._begin()
         return values
+
+    def _rates(self, seconds: float) -> dict[str, float]:
+        if not self._steps:
+            return {}
+        spec, real = self._throughput, self._real / seconds
+        rates = {
+            "perf/steps_per_second": self._steps / seconds,
+            "perf/tokens_per_second": real,
+            "perf/padded_tokens_per_second": self._steps * spec.padded_tokens / seconds,
+            "perf/predicted_tokens_per_second": self._predicted / seconds,
+        }
+        if spec.peak_flops and self._real:
+            flops = spec.flops_per_token(self._predicted / self._real)
+            rates["perf/mfu"] = real * flops / spec.peak_flops
+        return rates
 
 
 class MetricWriter:
@@ -108,7 +120,9 @@ class MetricWriter:
         drop_after(folder / METRICS_FILE, step)
         self._file = (folder / METRICS_FILE).open("a")
         if tensorboard:
-            self._summary = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1)
+            self._summary = SummaryWriter(
+                str(folder / TENSORBOARD), purge_step=step + 1, filename_suffix=f".{step}"
+            )
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line; NaN and Inf, which JSON cannot hold, become null."""
@@ -119,7 +133,8 @@ class MetricWriter:
         self._file.flush()
         if self._summary is not None:
             for name, value in values.items():
-                self._summary.add_scalar(name, value, step)
+                if math.isfinite(value):
+                    self._summary.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush and close the files."""

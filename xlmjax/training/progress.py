@@ -36,7 +36,7 @@ class Progress:
                 unit="step",
                 dynamic_ncols=True,
                 file=self._stream,
-                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{postfix}]",
+                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
             )
 
     def advance(self) -> None:
@@ -46,15 +46,17 @@ class Progress:
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
         """Show what a logging window told."""
-        rate = values.get("perf/steps_per_second", 0.0)
-        left = _duration((self._num_steps - step) / rate) if rate else "?"
-        parts = [
-            f"loss {values['train/loss']:.4f}" if "train/loss" in values else "loss -",
-            f"{values.get('perf/tokens_per_second', 0.0):,.0f} tokens/s",
-        ]
+        parts = []
+        if "train/loss" in values:
+            parts.append(f"loss {values['train/loss']:.4f}")
+        if "perf/tokens_per_second" in values:
+            parts.append(f"{values['perf/tokens_per_second']:,.0f} tokens/s")
         if "perf/mfu" in values:
             parts.append(f"MFU {values['perf/mfu']:.1%}")
-        text = ", ".join([*parts, f"ETA {left}"])
+        if "perf/steps_per_second" in values:
+            left = (self._num_steps - step) / values["perf/steps_per_second"]
+            parts.append(f"ETA {_duration(left)}")
+        text = ", ".join(parts)
         if self._bar is not None:
             self._bar.set_postfix_str(text)
         elif self._mode == "lines":

@@ -1,0 +1,275 @@
+"""From sums and weights to names and files; progress, clock, notices, the search for NaN."""
+
+import http.server
+import io
+import json
+import os
+import signal
+import threading
+import time
+import typing
+
+import jax
+import numpy as np
+import pytest
+
+from xlmjax import languages
+from xlmjax.objectives import naming
+from xlmjax.ops.cross_entropy import SumWeight
+from xlmjax.planning import hardware
+from xlmjax.training.clock import Clock
+from xlmjax.training.diagnosis import bisect
+from xlmjax.training.metrics import MetricWriter, Throughput, Window
+from xlmjax.training.preemption import PreemptionWatch
+from xlmjax.training.progress import Progress
+from xlmjax.training.step import StepMetrics
+
+EN, FR = (languages.get(code).id for code in ("en", "fr"))
+THROUGHPUT = Throughput(
+    padded_tokens=100, flops_per_token=lambda share: 10.0 + share, peak_flops=5000.0
+)
+
+
+def vector(**sums):
+    """Sum and weight per language: en=(sum, weight)."""
+    total = np.zeros((2, len(languages.LANGUAGES)), np.float32)
+    for code, pair in sums.items():
+        total[:, languages.get(code).id] = pair
+    return SumWeight(*total)
+
+
+def metrics(loss, weight, nonfinite=0, **sums):
+    group = {
+        "loss": SumWeight(np.float32(loss), np.float32(weight)),
+        "language/loss": vector(**sums),
+        "task/loss": SumWeight(np.float32([loss, 0.0]), np.float32([weight, 0.0])),
+    }
+    return StepMetrics(
+        loss=np.float32(loss / max(weight, 1)),
+        groups={"mlm": group},
+        learning_rate=np.float32(0.5),
+        grad_norm=np.float32(2.0),
+        nonfinite=np.int32(nonfinite),
+        real_tokens=np.float32(80.0),
+        predicted_tokens=np.float32(weight),
+    )
+
+
+def test_a_window_divides_sums_by_weights_once():
+    window = Window({"mlm": ["mlm.en", "mlm.fr"]}, THROUGHPUT)
+    window.add(metrics(6.0, 2.0, en=(6.0, 2.0)), timed=False)
+    window.add(metrics(2.0, 6.0, en=(1.0, 2.0), fr=(1.0, 4.0)))
+    values = window.close(seconds=2.0, goodput=0.5)
+    assert values["train/loss"] == 1.0  # not the mean of 3 and 1/3
+    assert values["train/en/loss"] == 1.75
+    assert values["train/fr/loss"] == 0.25
+    assert values["train/mlm.en/loss"] == 1.0
+    assert "train/mlm.fr/loss" not in values
+    assert values["perf/tokens_per_second"] == 40.0  # of the timed step only
+    assert values["perf/padded_tokens_per_second"] == 50.0
+    assert values["perf/predicted_tokens_per_second"] == 3.0
+    assert values["perf/mfu"] == pytest.approx(40.0 * (10.0 + 6.0 / 80.0) / 5000.0)
+    assert values["perf/goodput"] == 0.5
+    assert window.close(1.0, 0.5).keys().isdisjoint({"train/loss", "perf/tokens_per_second"})
+
+
+def test_a_nonfinite_step_is_counted_and_spoils_nothing():
+    window = Window({"mlm": ["a", "b"]}, THROUGHPUT)
+    window.add(metrics(4.0, 2.0, en=(4.0, 2.0)))
+    window.add(metrics(np.nan, 2.0, nonfinite=1, en=(np.nan, 2.0)))
+    values = window.close(1.0, 1.0)
+    assert values["train/loss"] == values["train/en/loss"] == 2.0
+    assert values["optim/nonfinite_steps"] == 1.0
+
+
+def test_several_groups_stand_apart():
+    window = Window({"mlm": ["a", "b"], "clm": ["a", "b"]}, THROUGHPUT)
+    step = metrics(6.0, 2.0)
+    step.groups["clm"] = {"loss": SumWeight(np.float32(1.0), np.float32(4.0))}
+    step.loss = np.float32(3.25)
+    window.add(step)
+    values = window.close(1.0, 1.0)
+    assert (values["train/loss"], values["train/mlm/loss"], values["train/clm/loss"]) == (
+        3.25,
+        3,
+        0.25,
+    )
+
+
+def test_names_of_languages_and_tasks():
+    found = naming.means(
+        {"loss": SumWeight(1.0, 0.0), "language/accuracy": vector(sw=(1, 4))}, tasks=[]
+    )
+    assert found == {"sw/accuracy": 0.25}
+
+
+def test_the_file_reads_as_one_run_after_a_resume(tmp_path):
+    writer = MetricWriter(tmp_path, 0, tensorboard=True)
+    for step in (2, 4, 6):
+        writer.write(step, {"train/loss": 1.0 / step, "x": float("nan")})
+    writer.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "tra')
+    resumed = MetricWriter(tmp_path, 4, tensorboard=True)
+    resumed.write(6, {"train/loss": 9.0})
+    resumed.write(7, {})
+    resumed.close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["train/loss"]) for line in lines] == [(2, 0.5), (4, 0.25), (6, 9.0)]
+    assert lines[0]["x"] is None
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+
+
+def test_only_the_first_process_writes(tmp_path):
+    writer = MetricWriter(tmp_path, 0, tensorboard=True, active=False)
+    writer.write(1, {"x": 1.0})
+    writer.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_clock_leaves_pauses_and_compilation_out():
+    times = iter([0.0, 30.0, 31.0, 33.0, 40.0, 41.0, 41.0])
+    clock = Clock(now=lambda: next(times))
+    clock.skip()  # 30 s of compilation
+    with clock.pause():  # 2 s
+        pass
+    assert clock.lap() == 40.0 - 30.0 - 2.0
+    assert clock.lap() == 1.0
+    assert clock.goodput == pytest.approx(9.0 / 41.0)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+VALUES = {"train/loss": 2.5, "perf/tokens_per_second": 12345.6, "perf/steps_per_second": 0.5}
+
+
+def test_plain_lines_where_there_is_no_terminal():
+    stream = io.StringIO()
+    progress = Progress("auto", 40, 100, stream=stream)
+    progress.report(50, VALUES)
+    progress.note("saved")
+    progress.close()
+    assert stream.getvalue() == ("step 50/100: loss 2.5000, 12,346 tokens/s, ETA 0:01:40\nsaved\n")
+
+
+def test_a_bar_on_a_terminal():
+    stream = Terminal()
+    progress = Progress("auto", 40, 100, stream=stream)
+    for _ in range(10):
+        progress.advance()
+    progress.report(50, VALUES | {"perf/mfu": 0.413})
+    progress.note("saved")
+    progress.close()
+    assert "50/100, loss 2.5000, 12,346 tokens/s, MFU 41.3%, ETA 0:01:40" in stream.getvalue()
+    assert "saved" in stream.getvalue()
+
+
+def test_other_processes_show_nothing():
+    stream = Terminal()
+    progress = Progress("bar", 0, 10, active=False, stream=stream)
+    progress.advance()
+    progress.report(1, VALUES)
+    progress.note("x")
+    progress.close()
+    assert not stream.getvalue()
+
+
+class Metadata(http.server.BaseHTTPRequestHandler):
+    answers: typing.ClassVar[dict[str, str]] = {}
+
+    def do_GET(self):
+        assert self.headers["Metadata-Flavor"] == "Google"
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.answers.get(self.path, "NONE").encode())
+
+    def log_message(self, *args):
+        pass
+
+
+def wait_for(watch, seconds=5.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not watch.reached(1):
+        time.sleep(0.01)
+    return watch.reached(1)
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "expected"),
+    [
+        ("/maintenance-event", "TERMINATE_ON_HOST_MAINTENANCE", True),
+        ("/maintenance-event", "MIGRATE_ON_HOST_MAINTENANCE", False),
+        ("/preempted", "TRUE", True),
+        ("/preempted", "FALSE", False),
+    ],
+)
+def test_a_maintenance_notice_asks_to_save(path, answer, expected):
+    Metadata.answers = {path: answer}
+    server = http.server.HTTPServer(("127.0.0.1", 0), Metadata)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    watch = PreemptionWatch(f"http://127.0.0.1:{server.server_port}/", poll_seconds=0.02)
+    try:
+        assert wait_for(watch, 5.0 if expected else 0.3) == expected
+    finally:
+        watch.close()
+        server.shutdown()
+        server.server_close()
+
+
+def test_sigterm_asks_to_save_and_a_second_one_would_end_the_process():
+    watch = PreemptionWatch()
+    assert not watch.reached(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert watch.reached(2)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    watch.close()
+
+
+@pytest.mark.parametrize("bad", [[], [0], [6], [2, 5], [0, 1, 2, 3, 4, 5, 6]])
+def test_bisection_finds_every_item_that_fails_alone(bad):
+    assert bisect(lambda chosen: not chosen[bad].any(), 7) == bad
+
+
+def test_bisection_finds_none_where_only_all_together_fail():
+    assert bisect(lambda chosen: chosen.sum() < 7, 7) == []
+
+
+def test_bisection_gives_up_with_whole_ranges():
+    trials = []
+
+    def passes(chosen):
+        trials.append(1)
+        return False
+
+    assert bisect(passes, 1000, limit=10) == list(range(1000))
+    assert len(trials) < 30
+
+
+class Device:
+    def __init__(self, kind):
+        self.device_kind = kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "flops"),
+    [
+        ("TPU v5", 459e12),
+        ("TPU v5 lite", 197e12),
+        ("TPU v6 lite", 918e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA L4", 121e12),
+    ],
+)
+def test_devices_are_told_apart(kind, flops):
+    assert hardware.find_accelerator(Device(kind)).peak_flops == flops
+
+
+def test_an_unknown_device_has_no_utilisation():
+    assert hardware.find_accelerator(jax.devices()[0]) is None
+    assert hardware.model_flops_utilization(1e6, 1e6, 2, Device("cpu")) is None
+    assert hardware.model_flops_utilization(1e6, 197e6, 2, Device("TPU v5 lite")) == 0.5

@@ -1,0 +1,257 @@
+"""Whole runs in miniature: what they write, how they resume, how they stop, what they refuse."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.loop_helpers import leaves
+from tests.small_run import TASKS, small_config, write_data
+from xlmjax import train as train_module
+from xlmjax.commands.train import verify_resume
+from xlmjax.configs import base
+from xlmjax.objectives import OBJECTIVES, MaskedLanguageModel
+from xlmjax.train import train
+from xlmjax.training.diagnosis import NonFiniteError
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Stores, and compiled programs kept over the runs of this file."""
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder)
+    yield folder
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture(scope="module")
+def straight(data, tmp_path_factory):
+    """An undisturbed run with evaluations."""
+    workdir = tmp_path_factory.mktemp("straight")
+    config = small_config(data)
+    config.evals.held_out = base.perplexity(tuple(TASKS), every=4, rows=16)
+    return config, workdir, train(config, workdir)
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_metrics_have_their_names(straight):
+    _, workdir, result = straight
+    assert int(result.state.step) == 6
+    logged = [line for line in lines(workdir) if "train/loss" in line]
+    assert [line["step"] for line in logged] == [2, 4, 6]
+    names = set().union(*logged)
+    for name in ("train/loss", "train/mlm.en/loss", "train/tlm.en_fr/accuracy", "train/fr/loss"):
+        assert name in names
+    for name in ("tokens_per_second", "padded_tokens_per_second", "predicted_tokens_per_second"):
+        assert all(line[f"perf/{name}"] > 0 for line in logged)
+    assert "perf/mfu" not in names  # the peak of this CPU is not in the table
+    assert logged[-1]["perf/tokens_per_second"] < logged[-1]["perf/padded_tokens_per_second"]
+    assert logged[-1]["optim/learning_rate"] == pytest.approx(1e-2)
+    assert not [name for name in names if "/de/" in name]  # no weight, no line
+
+
+def test_evaluations_run_when_due_and_last_and_are_written(straight):
+    _, workdir, _ = straight
+    scored = [line for line in lines(workdir) if "train/loss" not in line]
+    assert [line["step"] for line in scored] == [4, 6]
+    assert sorted(path.name for path in (workdir / "eval").iterdir()) == [
+        "held_out-4.json",
+        "held_out-6.json",
+    ]
+    written = json.loads((workdir / "eval" / "held_out-6.json").read_text())
+    assert written["protocol"]["tasks"]["tlm.en_fr"]["examples"] == 17
+    for name, value in written["values"].items():
+        assert scored[-1][f"eval/held_out/{name}"] == value
+
+
+def test_the_workdir_describes_the_run(straight):
+    config, workdir, _ = straight
+    written = json.loads((workdir / "config.json").read_text())
+    assert written["config"]["train"]["rows"] == config.train.rows
+    assert written["versions"]["jax"] == jax.__version__
+    assert written["mesh"] == {"replica": 1, "data": 8, "fsdp": 1, "tensor": 1}
+    table = written["parameters"]["embeddings/tokens"]
+    assert table["shape"] == [60, 16]
+    assert table["axes"] == ["vocab", "embed"]
+
+
+def test_a_stopped_run_goes_on_bit_for_bit_and_its_log_reads_as_one(straight, tmp_path):
+    config, workdir, expected = straight
+    train(config, tmp_path, stop_after=5)  # the last checkpoint is of step 4
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "train/loss": 0}\n{"step": 6, "tra')
+    result = train(config, tmp_path)
+    resumed = leaves(result.state)
+    for name, value in leaves(expected.state).items():
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+
+    def without_clock(folder):
+        return [
+            {name: value for name, value in line.items() if not name.startswith("perf/")}
+            for line in lines(folder)
+        ]
+
+    assert without_clock(tmp_path) == without_clock(workdir)
+    again = train(config, tmp_path)  # a finished run has nothing left to do
+    assert int(again.state.step) == 6
+    assert without_clock(tmp_path) == without_clock(workdir)
+
+
+def test_verify_resume_proves_it_and_would_notice(data, tmp_path, monkeypatch):
+    config = small_config(data)
+    assert "arrays bit-identical after 6 steps" in verify_resume(config, tmp_path, 6)
+    restore = train_module.initial_state
+
+    def forgetful(checkpoints, *args):
+        state, origin = restore(checkpoints, *args)
+        if int(state.step):
+            state.opt_state = jax.tree.map(jnp.zeros_like, state.opt_state)
+        return state, origin
+
+    monkeypatch.setattr(train_module, "initial_state", forgetful)
+    with pytest.raises(ValueError, match=r"a resumed run differs from a straight one in .*model/"):
+        verify_resume(config, tmp_path, 6)
+
+
+def test_sigterm_saves_and_stops_and_the_same_command_goes_on(straight, tmp_path, monkeypatch):
+    config, _, expected = straight
+    original = train_module.prefetched
+
+    def interrupted(*args):
+        for step, batches in original(*args):
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield step, batches
+
+    monkeypatch.setattr(train_module, "prefetched", interrupted)
+    result = train(config, tmp_path)
+    assert result.preempted
+    assert int(result.state.step) == 3
+    assert (tmp_path / "checkpoints" / "3").is_dir()
+    monkeypatch.undo()
+    finished = train(config, tmp_path)
+    assert not finished.preempted
+    resumed = leaves(finished.state)
+    for name, value in leaves(expected.state).items():
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@dataclasses.dataclass(frozen=True)
+class Poisoned:
+    """Masked language modelling that is NaN on rows 19 and 21, where these are not padding."""
+
+    inner: MaskedLanguageModel
+
+    @classmethod
+    def from_config(cls, *args, **options):
+        return cls(MaskedLanguageModel.from_config(*args, **options))
+
+    def loss(self, model, batch, key, step):
+        output = self.inner.loss(model, batch, key, step)
+        bad = (batch["row_ids"] == 19) | (batch["row_ids"] == 21)
+        bad = jnp.any(bad & jnp.any(batch["segment_ids"] != 0, axis=1))
+        return dataclasses.replace(output, sum=jnp.where(bad, jnp.nan, output.sum))
+
+
+@pytest.fixture
+def poisoned(data, monkeypatch):
+    monkeypatch.setitem(OBJECTIVES._entries, "poisoned", Poisoned)
+    config = small_config(data, checkpoint__every=1, log__every=1)
+    config.objectives.mlm.name = "poisoned"
+    return config
+
+
+def test_a_nan_stops_the_run_names_the_rows_and_saves_nothing_bad(poisoned, tmp_path):
+    with pytest.raises(NonFiniteError, match=r"step 2: loss nan.*cause: rows \(mlm: \[19, 21\]\)"):
+        train(poisoned, tmp_path)
+    written = json.loads((tmp_path / "nonfinite-2.json").read_text())
+    assert written["rows"] == {"mlm": [19, 21]}
+    assert written["tasks"]["mlm"] == ["mlm.en", "mlm.fr", "tlm.en_fr"]
+    steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert steps == [1, 2]
+
+
+def test_a_nan_is_skipped_and_counted_where_configured(poisoned, tmp_path):
+    poisoned.optimizer.skip_nonfinite = True
+    result = train(poisoned, tmp_path)
+    assert int(result.state.step) == 6
+    counts = [line["optim/nonfinite_steps"] for line in lines(tmp_path)]
+    assert counts == [0, 0, 1, 0, 0, 0]
+    assert "train/loss" not in lines(tmp_path)[2]
+    for value in leaves(result.state).values():
+        assert np.isfinite(value).all()
+
+
+def test_two_groups_share_the_rows_and_the_log_tells_them_apart(data, tmp_path):
+    config = small_config(data, train__rows=16, train__num_steps=2)
+    config.objectives.clm = base.objective("causal_lm", share=1.0)
+    config.objectives.clm.mixture = ("mlm",)
+    config.objectives.mlm.mixture = ("tlm",)
+    train(config, tmp_path)
+    (line,) = lines(tmp_path)
+    names = {name for name in line if name.startswith("train/") and name.endswith("loss")}
+    assert {
+        "train/loss",
+        "train/clm/loss",
+        "train/mlm/tlm.en_fr/loss",
+        "train/clm/fr/loss",
+    } <= names
+    total = line["train/clm/loss"] + line["train/mlm/loss"]
+    assert line["train/loss"] == pytest.approx(total, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("flat", "message"),
+    [
+        ({"train__length": 40}, "train.length=40 is longer than model.max_positions=32"),
+        ({"train__rows": 12}, r"train.rows=12 is not divisible by .*= 8: use 16"),
+        ({"train__microbatches": 2}, r"train.rows=8 .*train.microbatches=2 = 16"),
+        ({"train__num_steps": 0}, "train.num_steps=0 must be 1 or more"),
+        ({"mesh__fsdp": 3}, "does not divide 8 devices"),
+        ({"log__progress": "loud"}, "log.progress='loud' is unknown; known: auto, bar"),
+        ({"checkpoint__best_metric": "loss"}, "'loss' is of no evaluator of config.evals"),
+        ({"data__vocabulary": "nowhere.model"}, "nowhere.model: no such file"),
+        (
+            {"data__stores": "nowhere"},
+            r"data.stores='nowhere' lacks mlm/train, tlm/train: run `xlm",
+        ),
+        ({"train__num_cpu_devices": 4}, "train.num_cpu_devices=4 comes too late"),
+        ({"data__languages": ("en",)}, "fr, which data.languages does not list"),
+        (
+            {"objectives__mlm__name": "mlm"},
+            "objectives.mlm.name='mlm' is unknown; known: causal_lm",
+        ),
+        ({"mesh__tensor": 8}, "'vocab' has size 60, which mesh.tensor=8 = 8 does not divide"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_first_step(data, tmp_path, flat, message):
+    with pytest.raises(ValueError, match=message):
+        train(small_config(data, **flat), tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_an_unknown_evaluator_is_refused(data, tmp_path):
+    config = small_config(data)
+    config.evals.x = base.perplexity(("mlm",), rows=8)
+    config.evals.x.name = "xnlu"
+    with pytest.raises(ValueError, match=r"evals.x.name='xnlu' is unknown; known: perplexity"):
+        train(config, tmp_path)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(straight, tmp_path):
+    config, workdir, _ = straight
+    other = small_config(tmp_path, model__num_layers=3)
+    other.data = config.data
+    with pytest.raises(ValueError, match=r"model.num_layers is 2 there and 3 here"):
+        train(other, workdir)

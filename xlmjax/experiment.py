@@ -1,0 +1,163 @@
+"""What a config stands for: devices, vocabulary, model, state and step, each checked."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from xlmjax import languages
+from xlmjax.data.mixture import Group as DataGroup
+from xlmjax.data.vocabulary import Vocabulary
+from xlmjax.evaluation import Context
+from xlmjax.models.config import ModelConfig
+from xlmjax.models.xlm import XLM
+from xlmjax.objectives import OBJECTIVES, Specials
+from xlmjax.ops.schedules import piecewise
+from xlmjax.parallel import distributed
+from xlmjax.parallel.mesh import MeshConfig, check_rows, make_mesh
+from xlmjax.training.checkpoint import Identity
+from xlmjax.training.optimizer import OptimizerConfig, make_optimizer
+from xlmjax.training.settings import TrainConfig
+from xlmjax.training.state import StateSpec, state_spec
+from xlmjax.training.step import Group, TrainStep
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A config made of checked parts; everything but the data."""
+
+    config: ConfigDict
+    train: TrainConfig
+    optimizer: OptimizerConfig
+    strategy: str
+    mesh: jax.sharding.Mesh
+    vocabulary: Vocabulary
+    model: ModelConfig
+    spec: StateSpec
+
+    @property
+    def identity(self) -> Identity:
+        """What checkpoints of this run say they are of."""
+        fields = dataclasses.asdict(self.model)
+        return Identity(fields, self.vocabulary.fingerprint, self.optimizer.name)
+
+    @property
+    def evaluation_context(self) -> Context:
+        """What evaluators stand on."""
+        specials = _specials(self.vocabulary)
+        return Context(self.mesh, self.strategy, self.vocabulary, specials, self.config)
+
+
+def start_jax(config: ConfigDict) -> str:
+    """Join the other processes, simulate devices, and keep compiled programs on disk.
+
+    Call it before anything touches a device. Returns the folder of the compiled programs:
+    JAX_COMPILATION_CACHE_DIR, or one under the user's cache folder.
+    """
+    if not jax.distributed.is_initialized():
+        distributed.initialize()
+    count = config.train.num_cpu_devices
+    if count:
+        try:
+            jax.config.update("jax_num_cpu_devices", count)
+        except RuntimeError:
+            if jax.device_count() != count:
+                raise ValueError(
+                    f"train.num_cpu_devices={count} comes too late, JAX runs on "
+                    f"{jax.device_count()} devices already: start a new process"
+                ) from None
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    if not folder:
+        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        folder = str(pathlib.Path(home) / "xlmjax" / "jax")
+        jax.config.update("jax_compilation_cache_dir", folder)
+    return str(folder)
+
+
+def build_experiment(config: ConfigDict) -> Experiment:
+    """Return the parts, before any array exists; raises ValueError naming the wrong field."""
+    train = TrainConfig.from_config(config.train)
+    optimizer = OptimizerConfig.from_config(config.optimizer)
+    mesh_config = MeshConfig.from_config(config.mesh)
+    mesh = make_mesh(mesh_config)
+    check_rows(mesh, train.rows, microbatches=train.microbatches)
+    vocabulary = Vocabulary.load(config.data.vocabulary)
+    model = ModelConfig.from_config(
+        config.model,
+        vocab_size=vocabulary.size,
+        language_ids=languages.ids(tuple(sorted(config.data.languages))),
+        pad_id=vocabulary.pad,
+    )
+    if model.positions != "rope" and train.length > model.max_positions:
+        raise ValueError(
+            f"train.length={train.length} is longer than model.max_positions="
+            f"{model.max_positions}: raise the latter, or use model.positions='rope'"
+        )
+    spec = state_spec(
+        functools.partial(XLM, model),
+        functools.partial(make_optimizer, optimizer),
+        mesh,
+        mesh_config.strategy,
+    )
+    return Experiment(config, train, optimizer, mesh_config.strategy, mesh, vocabulary, model, spec)
+
+
+def make_groups(experiment: Experiment, data: Sequence[DataGroup]) -> list[Group]:
+    """Return the objectives of `config.objectives`, one for each group of data."""
+    groups = []
+    for part in data:
+        fields = experiment.config.objectives[part.name]
+        where = f"objectives.{part.name}"
+        if fields.name not in OBJECTIVES:
+            raise ValueError(
+                f"{where}.name={fields.name!r} is unknown; known: {', '.join(OBJECTIVES)}"
+            )
+        check_rows(
+            experiment.mesh, part.rows, f"the rows of {where}", experiment.train.microbatches
+        )
+        counts = None
+        if fields.sample_alpha:
+            counts = token_counts(part, experiment.vocabulary)
+        objective = OBJECTIVES[fields.name].from_config(  # type: ignore[attr-defined]
+            fields,
+            _specials(experiment.vocabulary, counts),
+            num_tasks=len(part.mixture.tasks),
+            z_loss=experiment.train.z_loss,
+        )
+        groups.append(Group(part.name, objective, piecewise(fields.weight, f"{where}.weight")))
+    return groups
+
+
+def make_train_step(experiment: Experiment, groups: Sequence[Group]) -> TrainStep:
+    """Return the jitted update of the run."""
+    return TrainStep(
+        groups,
+        make_optimizer(experiment.optimizer, experiment.spec.abstract.model),
+        experiment.optimizer.make_schedule(experiment.train.num_steps),
+        experiment.spec,
+        strategy=experiment.strategy,
+        seed=experiment.config.seed,
+        microbatches=experiment.train.microbatches,
+        skip_nonfinite=experiment.optimizer.skip_nonfinite,
+    )
+
+
+def token_counts(data: DataGroup, vocabulary: Vocabulary) -> np.ndarray:
+    """Return how often each token occurs in the stores of a group, int64 [v]; specials 0."""
+    counts = np.zeros(vocabulary.size, np.int64)
+    for task in data.mixture.tasks:
+        for feature in task.store.manifest.features:
+            for shard in task.store.flat(feature):
+                counts += np.bincount(shard, minlength=vocabulary.size)
+    counts[list(vocabulary.special_ids)] = 0
+    return counts
+
+
+def _specials(vocabulary: Vocabulary, counts: Any = None) -> Specials:
+    return Specials(vocabulary.pad, vocabulary.eos, vocabulary.mask, vocabulary.size, counts)

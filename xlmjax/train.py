@@ -1,0 +1,211 @@
+"""`train(config, workdir)`: set-up, loop, evaluations, checkpoints, in reading order."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from xlmjax.auto_prepare import ensure_stores
+from xlmjax.data.batches import Batches, prefetched
+from xlmjax.data.mixture import open_groups
+from xlmjax.evaluation import Scheduled, make_evaluators
+from xlmjax.experiment import Experiment, build_experiment, make_groups, make_train_step, start_jax
+from xlmjax.parallel import distributed
+from xlmjax.parallel.partition import batch_sharding
+from xlmjax.planning.hardware import find_accelerator
+from xlmjax.training.checkpoint import CheckpointConfig, Checkpoints
+from xlmjax.training.initialization import initial_state
+from xlmjax.training.metrics import MetricWriter, Throughput
+from xlmjax.training.preemption import PreemptionWatch
+from xlmjax.training.progress import Progress
+from xlmjax.training.recorder import Recorder
+from xlmjax.training.settings import LogConfig
+from xlmjax.training.state import TrainState, named_leaves, parameter_axes
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a run ended: its state, and whether it must be started again to finish."""
+
+    state: TrainState
+    preempted: bool = False
+
+
+def train(config: ConfigDict, workdir: epath.PathLike, stop_after: int | None = None) -> Result:
+    """Train as the config says; run it again with the same arguments to go on after any end.
+
+    `stop_after` ends the run after so many updates as a kill would, without saving.
+    """
+    start_time = time.perf_counter()
+    cache = start_jax(config)
+    workdir = epath.Path(workdir)
+    log = LogConfig.from_config(config.log)
+    checkpointing = CheckpointConfig.from_config(config.checkpoint)
+    experiment = build_experiment(config)
+    ensure_stores(config)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.set_mesh(experiment.mesh))
+        data = open_groups(config, experiment.vocabulary)
+        train_step = make_train_step(experiment, make_groups(experiment, data))
+        evaluators = make_evaluators(experiment.evaluation_context)
+        _check_best_metric(checkpointing.best_metric, evaluators)
+        checkpoints = Checkpoints(workdir, checkpointing, experiment.identity)
+        stack.callback(checkpoints.close)
+        state, origin = initial_state(
+            checkpoints,
+            checkpointing,
+            experiment.identity,
+            experiment.spec,
+            jax.random.key(config.seed),
+        )
+        start, num_steps = int(state.step), experiment.train.num_steps
+        main = distributed.is_main()
+        progress = Progress(log.progress, start, num_steps, active=main)
+        stack.callback(progress.close)
+        writer = MetricWriter(workdir, start, tensorboard=log.tensorboard, active=main)
+        stack.callback(writer.close)
+        watch = PreemptionWatch()
+        stack.callback(watch.close)
+        if main and start == 0:
+            write_description(workdir, experiment)
+        for line in (*describe(experiment), f"compiled programs are kept in {cache}", origin):
+            progress.note(line)
+
+        tasks = {group.name: [task.name for task in group.mixture.tasks] for group in data}
+        recorder = Recorder(
+            train_step,
+            tasks,
+            _throughput(experiment),
+            writer,
+            progress,
+            workdir,
+            log.every,
+            num_steps,
+            experiment.optimizer.skip_nonfinite,
+        )
+        sharding = batch_sharding(experiment.mesh)
+        sources = {group.name: Batches(group.mixture, group.rows, sharding) for group in data}
+
+        def batches_of(step: int) -> dict[str, Any]:
+            return {name: source.at(step) for name, source in sources.items()}
+
+        stream = prefetched(batches_of, start, num_steps, config.data.prefetch)
+        stack.callback(stream.close)  # type: ignore[attr-defined]
+        for step, batches in stream:
+            state, metrics = train_step(state, step, batches)
+            recorder.take(state, step, batches, metrics)
+            done = step + 1
+            if done == start + 1:
+                progress.note(f"first step after {time.perf_counter() - start_time:.1f} s")
+            preempted = watch.reached(done)
+            due = [evaluator for evaluator in evaluators if evaluator.is_due(done, num_steps)]
+            saving = done % checkpointing.every == 0 or done == num_steps or preempted
+            if due or saving:
+                recorder.flush(state)  # a state that is not finite is neither scored nor saved
+                with recorder.clock.pause():
+                    values = evaluate(due, state, done, workdir, writer, progress)
+                    if saving:
+                        checkpoints.save(state, values)
+            if preempted:
+                checkpoints.wait()
+                progress.note(f"asked to stop: saved at step {done}, run the same command to go on")
+                return Result(state, preempted=True)
+            if done == stop_after:
+                return Result(state)
+            checkpoints.check()
+        checkpoints.wait()
+        return Result(state)
+
+
+def evaluate(
+    due: Sequence[Scheduled],
+    state: TrainState,
+    step: int,
+    workdir: epath.Path,
+    writer: MetricWriter,
+    progress: Progress,
+) -> dict[str, float]:
+    """Run the evaluators that are due; returns all their values."""
+    values: dict[str, float] = {}
+    for evaluator in due:
+        found = evaluator.run(state.model, step, workdir)
+        for line in _summary(found):
+            progress.note(f"step {step}: {line}")
+        values |= found
+    writer.write(step, values)
+    return values
+
+
+def _summary(values: Mapping[str, float]) -> list[str]:
+    """Return a line for each average, or for everything where there is none."""
+    lines: dict[str, list[str]] = {}
+    for name, value in values.items():
+        owner, _, metric = name.rpartition("/")
+        lines.setdefault(owner, []).append(f"{metric} {value:.4g}")
+    averages = {owner: parts for owner, parts in lines.items() if owner.endswith("/average")}
+    return [f"{owner}: {', '.join(parts)}" for owner, parts in (averages or lines).items()]
+
+
+def describe(experiment: Experiment) -> list[str]:
+    """Return what a user wants to see first: devices, mesh, size of the model."""
+    device = jax.devices()[0]
+    axes = " x ".join(f"{axis} {size}" for axis, size in experiment.mesh.shape.items())
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(experiment.spec.abstract.model))
+    return [
+        f"{jax.device_count()} devices ({device.device_kind}) in {jax.process_count()} processes, "
+        f"mesh {axes}, strategy {experiment.strategy}",
+        f"{parameters:,} parameters, vocabulary {experiment.vocabulary.size:,}, "
+        f"{len(experiment.model.language_ids)} languages, {experiment.model.dtype}",
+    ]
+
+
+def write_description(workdir: epath.Path, experiment: Experiment) -> None:
+    """Write config.json: the resolved config, versions, mesh, and a table of the parameters."""
+    axes = parameter_axes(experiment.spec.abstract.model)
+    parameters = {
+        name: {
+            "shape": list(leaf.shape),
+            "dtype": str(leaf.dtype),
+            "axes": list(axes[name]),
+            "sharding": str(leaf.sharding.spec),
+        }
+        for name, leaf in named_leaves(experiment.spec.abstract.model).items()
+    }
+    packages = ("xlmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    content = {
+        "config": experiment.config.to_dict(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "mesh": dict(experiment.mesh.shape),
+        "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}",
+        "vocabulary": experiment.vocabulary.fingerprint,
+        "parameters": parameters,
+    }
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "config.json").write_text(json.dumps(content, indent=2, default=str) + "\n")
+
+
+def _throughput(experiment: Experiment) -> Throughput:
+    accelerator = find_accelerator()
+    length = experiment.train.length
+    return Throughput(
+        padded_tokens=experiment.train.rows * length,
+        flops_per_token=functools.partial(experiment.model.flops_per_token, length),
+        peak_flops=accelerator.peak_flops * jax.device_count() if accelerator else None,
+    )
+
+
+def _check_best_metric(metric: str, evaluators: Sequence[Scheduled]) -> None:
+    known = [f"eval/{evaluator.name}/" for evaluator in evaluators]
+    if metric and not metric.startswith(tuple(known)):
+        raise ValueError(
+            f"checkpoint.best_metric={metric!r} is of no evaluator of config.evals; it must begin "
+            f"with one of: {', '.join(known) or 'none, config.evals is empty'}"
+        )

@@ -1,0 +1,69 @@
+"""What the loop hands every step to: it looks one step late, logs, and stops on NaN."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from etils import epath
+
+from xlmjax.training import diagnosis
+from xlmjax.training.clock import Clock
+from xlmjax.training.metrics import MetricWriter, Throughput, Window
+from xlmjax.training.progress import Progress
+from xlmjax.training.state import TrainState
+from xlmjax.training.step import StepMetrics, TrainStep
+
+
+@dataclasses.dataclass
+class Recorder:
+    """Looks at the metrics of a step when the next one has been dispatched, never before."""
+
+    train_step: TrainStep
+    tasks: Mapping[str, Sequence[str]]  # group -> task names, in the order of their ids
+    throughput: Throughput
+    writer: MetricWriter
+    progress: Progress
+    workdir: epath.Path
+    every: int  # steps a line of the log
+    num_steps: int
+    skip_nonfinite: bool
+
+    def __post_init__(self):
+        self.clock = Clock()
+        self._window = Window(self.tasks, self.throughput)
+        self._waiting: tuple[int, Any, StepMetrics] | None = None
+        self._timed = False  # the first step compiles: it is waited for, and left out of the rates
+
+    def take(self, state: TrainState, step: int, batches: Any, metrics: StepMetrics) -> None:
+        """Take what step `step` returned, and deal with the one before it."""
+        jax.tree.map(lambda x: x.copy_to_host_async(), metrics)
+        self.flush(state)
+        self._waiting = (step, batches, metrics)
+        if not self._timed:
+            jax.block_until_ready(metrics)
+            self.clock.skip()
+            self.flush(state)
+            self._timed = True
+
+    def flush(self, state: TrainState) -> None:
+        """Deal with the step that waits, if any; raises `NonFiniteError` if it was not finite.
+
+        The train step applies nothing after such a step, so `state` is the one that it saw.
+        """
+        if self._waiting is None:
+            return
+        (step, batches, metrics), self._waiting = self._waiting, None
+        metrics = jax.device_get(metrics)
+        if metrics.nonfinite:
+            if not self.skip_nonfinite:
+                culprits = diagnosis.find_culprits(self.train_step, state, batches)
+                raise diagnosis.report(self.workdir, step, metrics, culprits, self.tasks)
+            self.progress.note(f"step {step}: not finite, its update is skipped")
+        self._window.add(metrics, timed=self._timed)
+        self.progress.advance()
+        done = step + 1
+        if done % self.every == 0 or done == self.num_steps:
+            values = self._window.close(self.clock.lap(), self.clock.goodput)
+            self.writer.write(done, values)
+            self.progress.report(done, values)
