@@ -280,7 +280,7 @@ past    | this morning   | heute Morgen  | ce matin             | esta mañana  
 present | every day      | jeden Tag     | tous les jours       | todos los días    | kila siku
 present | every morning  | jeden Morgen  | chaque matin         | cada mañana       | kila asubuhi
 present | in the evening | am Abend      | le soir              | por la noche      | jioni
-present | sometimes      | manchmal      | parfois              | a veces           | mara kwa mara
+present | on Sundays     | sonntags      | le dimanche          | los domingos      | kila Jumapili
 future  | tomorrow       | morgen        | demain               | mañana            | kesho
 future  | next week      | nächste Woche | la semaine prochaine | la próxima semana | wiki ijayo
 future  | next year      | nächstes Jahr | l'année prochaine    | el próximo año    | mwaka ujao

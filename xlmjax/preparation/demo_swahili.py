@@ -129,8 +129,12 @@ def _plain(noun: str, determiner: str, plural: bool, adjective: str) -> str:
         words.append(prefix + _POSSESSIVES[determiner])
     if determiner == "this":
         words.append(concord.this)
-    if adjective:
-        words.append(_adjective(adjective, number))
+    described = _adjective(adjective, number) if adjective else ""
+    phrasal = adjective and lexicon.ADJECTIVES[adjective]["sw"][0].startswith(
+        ("-a ", "-enye ", "=")
+    )
+    if not phrasal:
+        words.append(described)
     if determiner in _NUMBERS:
         stem = _NUMBERS[determiner]
         words.append(_agree(stem[1:], number) if stem.startswith("-") else stem)
@@ -142,7 +146,9 @@ def _plain(noun: str, determiner: str, plural: bool, adjective: str) -> str:
         words.insert(0, "kila")
     elif determiner == "some":
         words.insert(0, "baadhi ya")
-    return " ".join(words)
+    if phrasal:
+        words.append(described)
+    return " ".join(word for word in words if word)
 
 
 def _phrase(phrase: NounPhrase) -> str:
