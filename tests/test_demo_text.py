@@ -320,7 +320,7 @@ BROKEN = {
         | \b(eine|keine|meine|unsere|diese|die|den|dieser)\ (Kind|Buch|Haus|Pferd|Foto)\b
         | \b(zwei|drei|viele|einige|alle)\ (Mann|Frau|Kind|Haus|Buch|Tisch|Ei)\b
         | \b(den|einen|keinen|meinen|diesen)\ (Junge|Bauer|Löwe|Elefant|Soldat|Nachbar)\b
-        | \b(den|einen|keinen|meinen|diesen)\ \w+(e|er|es)\ (Mann|Hund|Tisch|Baum)\b
+        | \b(einen|keinen|meinen)\ \w+(e|er|es)\ (Mann|Hund|Tisch|Baum)\b
         | \b(den|meinen|diesen)\ (Kinder|Männer|Frauen\ Mann)\b
     """,
     "en": r"""
@@ -346,7 +346,7 @@ BROKEN = {
         | \bdes\ (petit|grand|beaux|belles|vieux|vieilles|longs|longues)
     """,
     "sw": r"""
-        \bvitabu\ (ki|ch)\w+ | \bkitabu\ (vi\w+|vyangu|mkubwa) | \bnyumba\ (mkubwa|wangu)\b
+        \bvitabu\ (kikubwa|kidogo|kizito|changu|chake|hiki) | \bkitabu\ (vi\w+|vyangu|mkubwa) | \bnyumba\ (mkubwa|wangu)\b
         | \b(watoto|wanawake|walimu)\ (ana|ali|ata|hana|haku|hata) | \bmtoto\ (wana|wali|wata|hawa)
         | \bmagari\ (kubwa|langu|jekundu)\b | \bgari\ (makubwa|yangu|mekundu)\b
         | \bkila\ (watu|watoto|vitabu|magari|miti)\b | \b\w+(na|li|ta)(la|nywa)\ (mkate|maziwa)

@@ -79,7 +79,7 @@ story  | f Geschichte Geschichten | f histoire     | f historia    | 9 hadithi
 song           | n Lied Lieder            | f chanson      | f canción canciones | 11 wimbo nyimbo
 photo          | n Foto Fotos             | f photo        | f foto        | 9 picha
 gift           | n Geschenk Geschenke     | m cadeau       | m regalo      | 9 zawadi
-money          | n Geld Gelder            | m argent       | m dinero      | 9 pesa
+money          | n Geld Gelder            | m argent       | m dinero      | 10 pesa
 key            | m Schlüssel =            | f clé          | f llave       | 11 ufunguo funguo
 pen            | m Stift Stifte           | m stylo        | m bolígrafo   | 9 kalamu
 knife/knives   | n Messer =               | m couteau      | m cuchillo    | 7 kisu

@@ -102,6 +102,7 @@ _OBJECT = _DEFINITE_OBJECT + choices_of(a=5, bare=4, number=4, many=1)
 _NEGATED_OBJECT = _DEFINITE_OBJECT + choices_of(a=5, bare=4)
 _INDEFINITE = choices_of(a=3, number=3, many=1, bare=1)
 _HAD_NOT = choices_of(a=1, bare=1)
+_STOLEN = choices_of(the=6, thes=4, this=1, these=1, a=5, bare=4, number=4)
 _SEVERAL = choices_of(thes=3, these=1, owns=3, number=4, many=1)
 _SINGLE_DEFINITE = choices_of(the=8, own=3)
 
@@ -205,11 +206,13 @@ def action(
 
 
 def _choices_for(verb: str, negative: bool) -> Choices:
-    """Return the determiners of an object: one has a book or no book, and counts the books."""
+    """Return the determiners of an object: one has a book, counts the books, steals no own ones."""
     if verb == "have":
         return _HAD_NOT if negative else _INDEFINITE
     if verb == "count":
         return _SEVERAL[:7] if negative else _SEVERAL
+    if verb == "steal":
+        return _STOLEN[:-4] if negative else _STOLEN
     return _NEGATED_OBJECT if negative else _OBJECT
 
 

@@ -217,7 +217,7 @@ strong      | very compared | people animal
 weak        | very compared | people animal
 rich        | very compared | people
 poor        | very compared | people
-old         | very compared | people animal
+old         | very compared | man woman work social fisherman soldier king queen kin animal
 clever      | very compared | people dog
 kind        | very compared | people
 lazy        | very compared | people cat horse

@@ -57,6 +57,7 @@ _PRONOUNS = {"I": "mimi", "we": "sisi", "he": "yeye", "she": "yeye", "they": "wa
 _ADVERBS = lexicon.ADVERBS["sw"]
 _TENSES = {"present": "na", "past": "li", "future": "ta"}
 _MONOSYLLABIC = frozenset(("la", "nywa", "pa"))
+_OF_GOODS = frozenset(("have", "buy", "sell", "steal", "count"))  # to these an animal is a thing
 _VOWELS = tuple("aeiou")
 
 
@@ -184,10 +185,11 @@ def _subject_marks(noun: str, number: int) -> _Subject:
 def _object_mark(clause: Clause, stem: str) -> str:
     """Return the mark of a recipient or of a definite living object."""
     thing = clause.recipient or clause.object
-    if thing is None or thing is GAP or clause.verb == "have":
+    if thing is None or thing is GAP:
         return ""
-    living = thing.noun in selection.ANIMATE or thing.noun in lexicon.NAMES
-    if not living or not (clause.recipient or thing.determiner in DEFINITE):
+    if thing.noun not in selection.ANIMATE and thing.noun not in lexicon.NAMES:
+        return ""
+    if not clause.recipient and (clause.verb in _OF_GOODS or thing.determiner not in DEFINITE):
         return ""
     mark = _CONCORDS[_class_of(thing)].object
     return "mw" if mark == "m" and stem.startswith(_VOWELS) else mark
