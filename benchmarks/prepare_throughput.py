@@ -53,7 +53,7 @@ def measure(args: argparse.Namespace, folder: pathlib.Path) -> None:
     totals = [0.0, 0.0, 0.0]
     for code in config.data.languages:
         settings = config.to_dict()
-        plan = shards.describe(settings, f"mlm.{code}", "train", ())
+        plan = shards.describe(settings, f"mlm.{code}", "train")
         megabytes = sum(scan.text_bytes for scan in plan.scans) / 1e6
         writer = StoreWriter(
             folder / code,
