@@ -225,7 +225,7 @@ def _middle(clause: Clause) -> list[str]:
     if verb == "there is" and thing:
         return [time, _phrase(thing, "accusative", clause.negative), place]
     if verb == "be a":
-        return [time, _profession(clause)]
+        return [time, _profession(clause), place]
     if clause.quality:
         return [time, not_, _quality(clause)]
     manner = _ADVERBS.get(clause.manner, "")

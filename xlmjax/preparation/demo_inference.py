@@ -38,7 +38,8 @@ _GENERAL = frozenset(("fruits", "animal"))
 _UNLIKE = {
     frame: unlike
     for frame in _HUMAN
-    if any(selection.KINDS[o] & _GENERAL for o in frame.objects if o)
+    if frame.verb != "count"
+    and any(selection.KINDS[o] & _GENERAL for o in frame.objects if o)
     and (
         unlike := [
             o
@@ -66,7 +67,7 @@ def _the(phrase: NounPhrase | None) -> NounPhrase | None:
     if phrase.determiner in DEFINITE:
         kin = "kin" in selection.KINDS[phrase.noun]
         return phrase._replace(determiner="my" if kin else "the")
-    return phrase._replace(determiner="the", plural=False)
+    return phrase._replace(determiner="the")
 
 
 def _event(draw: Draw, frames: Sequence[selection.Frame] = _EVENTS, who: str = "") -> Clause:
@@ -314,7 +315,9 @@ def _kinds(draw: Draw) -> Family:
         general = "fruit" if "fruits" in kinds else "animal" if "animal" in kinds else ""
         if general and (denied or draw.owns(event.subject.noun, event.verb, general)):
             break
-    another = draw.pick(next(o for f, o in _UNLIKE.items() if f.verb == event.verb))
+    another = draw.pick(
+        next(o for f, o in _UNLIKE.items() if f.verb == event.verb and thing in f.objects)
+    )
     other, connective = sampling.stranger(draw, event), draw.pick(("and", "but"))
 
     def clause(noun: str, negative: bool, subject: NounPhrase = event.subject) -> Clause:

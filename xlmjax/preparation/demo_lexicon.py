@@ -79,7 +79,7 @@ story  | f Geschichte Geschichten | f histoire     | f historia    | 9 hadithi
 song           | n Lied Lieder            | f chanson      | f canción canciones | 11 wimbo nyimbo
 photo          | n Foto Fotos             | f photo        | f foto        | 9 picha
 gift           | n Geschenk Geschenke     | m cadeau       | m regalo      | 9 zawadi
-money          | n Geld Gelder            | m argent       | m dinero      | 9 pesa
+money          | n Geld Gelder            | m argent       | m dinero      | 10 pesa
 key            | m Schlüssel =            | f clé          | f llave       | 11 ufunguo funguo
 pen            | m Stift Stifte           | m stylo        | m bolígrafo   | 9 kalamu
 knife/knives   | n Messer =               | m couteau      | m cuchillo    | 7 kisu
@@ -280,7 +280,7 @@ past    | this morning   | heute Morgen  | ce matin             | esta mañana  
 present | every day      | jeden Tag     | tous les jours       | todos los días    | kila siku
 present | every morning  | jeden Morgen  | chaque matin         | cada mañana       | kila asubuhi
 present | in the evening | am Abend      | le soir              | por la noche      | jioni
-present | sometimes      | manchmal      | parfois              | a veces           | mara kwa mara
+present | on Sundays     | sonntags      | le dimanche          | los domingos      | kila Jumapili
 future  | tomorrow       | morgen        | demain               | mañana            | kesho
 future  | next week      | nächste Woche | la semaine prochaine | la próxima semana | wiki ijayo
 future  | next year      | nächstes Jahr | l'année prochaine    | el próximo año    | mwaka ujao

@@ -101,6 +101,9 @@ _DEFINITE_OBJECT = choices_of(the=7, thes=4, this=1, these=1, own=5, owns=2)
 _OBJECT = _DEFINITE_OBJECT + choices_of(a=5, bare=4, number=4, many=1)
 _NEGATED_OBJECT = _DEFINITE_OBJECT + choices_of(a=5, bare=4)
 _INDEFINITE = choices_of(a=3, number=3, many=1, bare=1)
+_HAD_NOT = choices_of(a=1, bare=1)
+_STOLEN = choices_of(the=6, thes=4, this=1, these=1, a=5, bare=4, number=4)
+_SEVERAL = choices_of(thes=3, these=1, owns=3, number=4, many=1)
 _SINGLE_DEFINITE = choices_of(the=8, own=3)
 
 
@@ -113,6 +116,8 @@ def _determiners(noun: str, choices: Choices) -> Choices:
         return owned if noun in ("brother", "sister") else tuple(c for c in owned if not c[1])
     if "free" in kinds:
         choices = tuple(c for c in choices if c[0] not in ("own", *POSSESSIVES))
+    if "person" in kinds:
+        choices = tuple(c for c in choices if c != ("a", True)) or choices
     if "mass" in kinds:
         choices = tuple(c for c in choices if not c[1] and c[0] not in _COUNTED)
     return choices
@@ -124,7 +129,7 @@ def _owner(subject: NounPhrase) -> str:
         return {"I": "my", "we": "our"}[subject.noun]
     if "animal" in selection.KINDS.get(subject.noun, ()):
         return "the"
-    if subject.plural or subject.noun == "they" or subject.determiner in ("every", "no"):
+    if subject.plural or subject.noun == "they":
         return "their"
     return "her" if lexicon.gender(subject.noun, "fr") == "f" else "his"
 
@@ -164,7 +169,8 @@ NEEDS_PLACE = frozenset(("go", "return", "travel", "arrive", "live"))
 _STATES = frozenset(("have", "love", "live"))
 NOT_WANTED = _STATES | {"hear", "see", "fall", "lose", "forget"}
 _TO_SOMEONE = frozenset(("give", "show", "send"))
-PEOPLE = selection.select("people")
+PEOPLE = frozenset(selection.select("people"))
+_ANYBODY = selection.select("people")
 
 
 def action(
@@ -194,30 +200,39 @@ def action(
     if tense != "future" and frame.verb not in NOT_WANTED and draw.percent(12):
         clause = clause._replace(modal=draw.pick(("want", "can")))
     if thing:
-        choices = _INDEFINITE if frame.verb == "have" else _NEGATED_OBJECT if negative else _OBJECT
-        if frame.verb == "have" and negative:
-            choices = choices_of(a=1, bare=1)
+        choices = _choices_for(frame.verb, negative)
         clause = clause._replace(object=phrase(draw, thing, choices, _owner(agent)))
     return _with_circumstances(draw, clause, frame)
+
+
+def _choices_for(verb: str, negative: bool) -> Choices:
+    """Return the determiners of an object: one has a book, counts the books, steals no own ones."""
+    if verb == "have":
+        return _HAD_NOT if negative else _INDEFINITE
+    if verb == "count":
+        return _SEVERAL[:7] if negative else _SEVERAL
+    if verb == "steal":
+        return _STOLEN[:-4] if negative else _STOLEN
+    return _NEGATED_OBJECT if negative else _OBJECT
 
 
 def _with_circumstances(draw: Draw, clause: Clause, frame: selection.Frame) -> Clause:
     """Add to whom, where, how and when."""
     owner = _owner(clause.subject)
     if frame.verb in _TO_SOMEONE:
-        noun = someone(draw, PEOPLE, pronouns=False)
+        noun = someone(draw, _ANYBODY, pronouns=False)
         while noun in (clause.subject.noun, clause.object.noun if clause.object else ""):
             noun = draw.pick(_NAMES)
         recipient = phrase(draw, noun, _DEFINITE_OBJECT, owner, described=10)
         clause = clause._replace(recipient=recipient)
-    if frame.places and (frame.verb in NEEDS_PLACE or draw.percent(35)):
+    bare = clause.object is None
+    if frame.places and (frame.verb in NEEDS_PLACE or draw.percent(70 if bare else 35)):
         clause = clause._replace(place=where(draw, draw.pick(frame.places), owner))
     vague = clause.negative and clause.object and clause.object.determiner == "a"
     if frame.manners and not clause.modal and not vague and draw.percent(20):
         clause = clause._replace(manner=draw.pick(frame.manners))
-    bare = not (clause.object or clause.place or clause.manner)
     timeless = clause.tense == "present" and (clause.negative or frame.verb in _STATES)
-    if (bare or draw.percent(40)) and not timeless and not (clause.place and clause.manner):
+    if draw.percent(70 if bare else 40) and not timeless and not (clause.place and clause.manner):
         clause = timed(draw, clause)
     return clause
 
@@ -242,7 +257,7 @@ def _relative(draw: Draw, head: NounPhrase, tense: str) -> Clause:
     frame = draw.pick(_frames_of(head.noun))
     clause = Clause(GAP, frame.verb, "past" if tense == "past" else draw.pick(("past", "present")))
     if frame.objects[0]:
-        choices = _INDEFINITE if frame.verb == "have" else _OBJECT
+        choices = _choices_for(frame.verb, negative=False)
         things = [thing for thing in frame.objects if thing != head.noun]
         thing = phrase(draw, draw.pick(things), choices, _owner(head), described=0)
         return clause._replace(object=thing)
@@ -334,7 +349,8 @@ def comparison(draw: Draw) -> Clause:
 
 
 _PROFESSIONS = tuple(lexicon.FEMININE)
-_PROFESSIONALS = (*lexicon.NAMES, *lexicon.PRONOUNS, "brother", "sister", "mother", "father")
+_PROFESSIONALS = (*lexicon.NAMES, *lexicon.PRONOUNS, *selection.select("kin friend neighbour"))
+_WORKPLACES = selection.select("settlement island")
 
 
 def profession(draw: Draw) -> Clause:
@@ -346,8 +362,10 @@ def profession(draw: Draw) -> Clause:
     subject = phrase(draw, noun, _WHOSE[::2], described=0)
     predicate = NounPhrase(work, "a", person(subject) > 1)
     tense = draw.pick(("present", "past"))
-    clause = Clause(subject, "be a", tense, draw.percent(25), object=predicate)
-    return clause._replace(time="last year") if tense == "past" and draw.percent(40) else clause
+    clause = Clause(subject, "be a", tense, draw.percent(20), object=predicate)
+    if not clause.negative and draw.percent(70):
+        clause = clause._replace(place=where(draw, draw.pick(_WORKPLACES)))
+    return clause._replace(time="last year") if tense == "past" and draw.percent(50) else clause
 
 
 _CONTAINERS = selection.select("box basket bag table bed chair")
@@ -388,31 +406,40 @@ def existence(draw: Draw) -> Clause:
     negative = draw.percent(20)
     thing = phrase(draw, noun, choices_of(bare=1) if negative else _INDEFINITE)
     tense = draw.pick(("present", "present", "past", "future"))
-    return Clause(NOBODY, "there is", tense, negative, object=thing, place=where(draw, place, "my"))
+    spot = where(draw, place, "my")
+    clause = Clause(NOBODY, "there is", tense, negative, object=thing, place=spot)
+    return timed(draw, clause) if tense != "present" and draw.percent(60) else clause
 
 
-@functools.cache
-def _frames_for(verb: str) -> tuple[selection.Frame, ...]:
-    return tuple(f for f in selection.FRAMES if f.verb == verb and "friend" in f.subjects)
+_EXPLAINED = {verb for _, verb, _ in selection.REASONS}
+_EXPLAINED_FRAMES = tuple(
+    f for f in selection.FRAMES if f.verb in _EXPLAINED and PEOPLE & {*f.subjects}
+)
 
 
 def reasoned(draw: Draw) -> Joined:
     """Draw an action, or one that is not done, and the state that explains it."""
-    quality, verb, negative = draw.pick(selection.REASONS)
-    first = action(draw, True, _frames_for(verb))
+    first = action(draw, True, _EXPLAINED_FRAMES)
+    reasons = [reason for reason in selection.REASONS if reason[1] == first.verb]
+    quality, _, negative = draw.pick(reasons)
+    tense = "past" if first.tense == "past" else "present"
     agent = first.subject._replace(adjective="")
     thing = first.object
     if negative and thing and thing.determiner not in DEFINITE:
         thing = thing._replace(determiner="the")
     first = first._replace(
-        subject=agent, object=thing, negative=negative, modal="", manner="", fronted=False
+        subject=agent,
+        tense=tense,
+        negative=negative,
+        modal="",
+        object=thing,
+        manner="",
+        time=draw.pick(("yesterday", "this morning", "")) if tense == "past" else "",
+        fronted=False,
     )
-    if first.time in TIMES["present"]:
-        first = first._replace(time="")
     subject = agent
     if agent.noun not in lexicon.PRONOUNS:
         subject = NounPhrase(agent.noun, "it", agent.plural)
-    tense = "past" if first.tense == "past" else "present"
     second = Clause(subject, "be", tense, quality=quality, very=draw.percent(25))
     return Joined("because", first, second)
 
@@ -439,15 +466,15 @@ def reported(draw: Draw, verb: str, content: Clause) -> Clause:
 def stranger(draw: Draw, clause: Clause, pronouns: bool = False) -> NounPhrase:
     """Draw a definite person who is not in a clause."""
     present = [p.noun for p in (clause.subject, clause.object, clause.recipient) if p]
-    noun = someone(draw, PEOPLE, pronouns)
+    noun = someone(draw, _ANYBODY, pronouns)
     while noun in present:
-        noun = someone(draw, PEOPLE, pronouns)
+        noun = someone(draw, _ANYBODY, pronouns)
     return phrase(draw, noun, DEFINITE_SUBJECT, described=0)
 
 
 _SIMPLE: tuple[Callable[[Draw], Clause], ...] = (*(action,) * 6, description, location)
 _ALL: tuple[Callable[[Draw], Meaning], ...] = (
-    *(action,) * 26, *(description,) * 4, comparison, comparison, profession, *(location,) * 2,
+    *(action,) * 26, *(description,) * 3, comparison, comparison, profession, *(location,) * 2,
     *(existence,) * 2, *(reasoned,) * 2, *(joined,) * 5, *(report,) * 3,
 )  # fmt: skip
 

@@ -11,7 +11,7 @@ man        | person free
 woman      | person free
 boy        | person free
 girl       | person free
-child      | person
+child      | person free
 teacher    | person work
 doctor     | person work
 nurse      | person work
@@ -111,8 +111,8 @@ room       | indoor room
 station    | outdoor stop free
 garden     | outdoor
 market     | outdoor stop free
-village    | outdoor settlement
-city       | outdoor settlement
+village    | outdoor settlement free
+city       | outdoor settlement free
 island     | outdoor nature free
 river      | outdoor nature free
 forest     | outdoor nature free
@@ -141,7 +141,8 @@ open     | people       | lid bag                          | -       | carefully
 close    | people       | lid bag                          | -       | carefully slowly quietly
 see      | people       | people animal vehicle plant building | outdoor | -
 see      | animal       | people animal                    | land    | -
-find     | people       | portable cash pet farm           | any     | -
+find     | people       | portable cash                    | any     | -
+find     | people       | pet farm                         | outdoor | -
 lose     | people       | portable cash                    | any     | -
 wash     | people       | tool vehicle dog fruits window   | -       | carefully quickly
 carry    | people       | container furniture clothes book lamp | -  | carefully slowly
@@ -154,9 +155,11 @@ invite   | people       | people                           | -       | -
 greet    | people       | people                           | outdoor | -
 follow   | people       | people pet farm                  | outdoor | slowly quietly
 follow   | hunter       | people farm prey                 | land    | slowly quietly
-hear     | people       | people animal song radio         | any     | -
+hear     | people       | people song radio                | any     | -
+hear     | people       | animal                           | outdoor | -
 hear     | animal       | people animal                    | land    | -
-look for | people       | portable cash pet farm people    | any     | -
+look for | people       | portable cash people             | any     | -
+look for | people       | pet farm                         | outdoor | -
 wait for | people       | people                           | any     | -
 build    | people       | building boat                    | settled | -
 plant    | people       | plant crop                       | land    | carefully
@@ -164,13 +167,14 @@ sing     | people       | song                             | any     | aloud qui
 tell     | people       | story                            | any     | slowly well
 clean    | people       | room building furniture office shoe | -    | carefully quickly well
 bring    | people       | portable food drink fruits dish cash | -   | -
-steal    | people       | portable cash farm vehicle       | any     | -
+steal    | people       | portable cash                    | any     | -
+steal    | people       | farm vehicle                     | outdoor | -
 hide     | people       | portable cash food               | any     | carefully
 forget   | people       | small container clothes book     | indoor  | -
 feed     | people       | pet farm                         | land    | -
 hunt     | hunter soldier fisherman | prey                 | land    | quietly
 catch    | cat fisherman child farmer | prey               | land    | quickly
-count    | people       | cash farm fruits book chair      | any     | carefully slowly quickly
+count    | people       | farm fruits book chair           | any     | carefully slowly quickly
 love     | people       | people pet horse settlement island | -     | -
 cut      | people       | bread meat cheese fruits dish flower | kitchen | carefully quickly
 push     | people       | vehicle furniture box            | -       | slowly carefully
@@ -213,7 +217,7 @@ strong      | very compared | people animal
 weak        | very compared | people animal
 rich        | very compared | people
 poor        | very compared | people
-old         | very compared | people animal
+old         | very compared | man woman work social fisherman soldier king queen kin animal
 clever      | very compared | people dog
 kind        | very compared | people
 lazy        | very compared | people cat horse

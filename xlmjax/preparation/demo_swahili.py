@@ -57,6 +57,7 @@ _PRONOUNS = {"I": "mimi", "we": "sisi", "he": "yeye", "she": "yeye", "they": "wa
 _ADVERBS = lexicon.ADVERBS["sw"]
 _TENSES = {"present": "na", "past": "li", "future": "ta"}
 _MONOSYLLABIC = frozenset(("la", "nywa", "pa"))
+_OF_GOODS = frozenset(("have", "buy", "sell", "steal", "count"))  # to these an animal is a thing
 _VOWELS = tuple("aeiou")
 
 
@@ -129,8 +130,12 @@ def _plain(noun: str, determiner: str, plural: bool, adjective: str) -> str:
         words.append(prefix + _POSSESSIVES[determiner])
     if determiner == "this":
         words.append(concord.this)
-    if adjective:
-        words.append(_adjective(adjective, number))
+    described = _adjective(adjective, number) if adjective else ""
+    phrasal = adjective and lexicon.ADJECTIVES[adjective]["sw"][0].startswith(
+        ("-a ", "-enye ", "=")
+    )
+    if not phrasal:
+        words.append(described)
     if determiner in _NUMBERS:
         stem = _NUMBERS[determiner]
         words.append(_agree(stem[1:], number) if stem.startswith("-") else stem)
@@ -142,7 +147,9 @@ def _plain(noun: str, determiner: str, plural: bool, adjective: str) -> str:
         words.insert(0, "kila")
     elif determiner == "some":
         words.insert(0, "baadhi ya")
-    return " ".join(words)
+    if phrasal:
+        words.append(described)
+    return " ".join(word for word in words if word)
 
 
 def _phrase(phrase: NounPhrase) -> str:
@@ -178,10 +185,11 @@ def _subject_marks(noun: str, number: int) -> _Subject:
 def _object_mark(clause: Clause, stem: str) -> str:
     """Return the mark of a recipient or of a definite living object."""
     thing = clause.recipient or clause.object
-    if thing is None or thing is GAP or clause.verb == "have":
+    if thing is None or thing is GAP:
         return ""
-    living = thing.noun in selection.ANIMATE or thing.noun in lexicon.NAMES
-    if not living or not (clause.recipient or thing.determiner in DEFINITE):
+    if thing.noun not in selection.ANIMATE and thing.noun not in lexicon.NAMES:
+        return ""
+    if not clause.recipient and (clause.verb in _OF_GOODS or thing.determiner not in DEFINITE):
         return ""
     mark = _CONCORDS[_class_of(thing)].object
     return "mw" if mark == "m" and stem.startswith(_VOWELS) else mark
