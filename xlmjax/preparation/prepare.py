@@ -54,13 +54,14 @@ def prepare(
     names = named_tasks(config)
     [(_, mixtures)] = planner.map(shards.resolve, [(settings, tuple(names))])
     wanted = _wanted(names, mixtures)
-    known = text_files.load_scans(stores / SCANS_FILE)
+    scans_file = stores / SCANS_FILE
     plans = _in_order(
-        planner.map(shards.describe, [(settings, task, split, known) for task, split in wanted])
+        planner.map(shards.describe, [(settings, *item, scans_file) for item in wanted])
     )
+    known = text_files.load_scans(scans_file)
     scans = {(scan.path, scan.columns): scan for scan in known}
     scans.update({(scan.path, scan.columns): scan for plan in plans for scan in plan.scans})
-    text_files.save_scans(stores / SCANS_FILE, scans.values())
+    text_files.save_scans(scans_file, scans.values())
     made = [_Store(stores, plan, config.data.num_shards, say) for plan in plans]
     try:
         _write_shards(settings, made, runner)

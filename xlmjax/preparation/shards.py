@@ -12,6 +12,7 @@ import importlib
 import itertools
 import json
 import os
+import pathlib
 import re
 import sys
 import time
@@ -91,15 +92,18 @@ def resolve(config: dict[str, Any], names: Sequence[str]) -> dict[str, Mixture]:
     return mixtures
 
 
-def describe(config: dict[str, Any], task: str, split: str, scans: Sequence[FileScan]) -> StorePlan:
-    """Look at the source of a task without making tokens; `scans` are those of an earlier run.
+def describe(
+    config: dict[str, Any], task: str, split: str, scans: pathlib.Path | None = None
+) -> StorePlan:
+    """Look at the source of a task without making tokens; `scans` is the file of an earlier run.
 
     Raises `ValueError` where a file is missing, is not UTF-8, lacks a column, ...
     """
     seqio = _register(config)
     from xlmjax.preparation.sources import CorpusSource
 
-    text_files.remember(scans)
+    if scans is not None:
+        text_files.remember(text_files.load_scans(scans))
     provider = seqio.TaskRegistry.get(task)
     specs = {name: _feature_spec(task, name, item) for name, item in _outputs(provider).items()}
     vocabularies = {item.vocabulary.model.fingerprint for item in _outputs(provider).values()}
