@@ -153,6 +153,7 @@ def perplexity(tasks: tuple[str, ...], split: str = "validation", **fields) -> C
     evaluator.split = split
     evaluator.every = 1_000  # steps; the last step always evaluates
     evaluator.rows = 64
+    evaluator.max_rows = 0  # rows a task, evenly spaced; 0 reads all
     evaluator.rate = 0.15
     evaluator.update(fields)
     return evaluator

@@ -1,8 +1,10 @@
 """Seqio tasks and mixtures: `xlmjax.tasks.register(config)` enters all of them.
 
-    mlm.LANG  clm.LANG  tlm.A_B          from the text that config.data names; mixtures mlm, clm, tlm
-    demo.mlm.LANG  demo.clm.LANG  demo.tlm.A_B      built-in text
-    wiki40b.mlm.LANG  wmt19.tlm.A_B  opus.SUBSET.tlm.A_B  xnli.LANG  multi_nli.en        from TFDS
+- from the text that config.data names: `mlm.LANG`, `clm.LANG`, `tlm.A_B`, and the mixtures of each,
+  `mlm`, `clm`, `tlm`;
+- built-in text: `demo.mlm.LANG`, `demo.clm.LANG`, `demo.tlm.A_B`;
+- from TFDS: `wiki40b.mlm.LANG`, `wmt19.tlm.A_B`, `opus.SUBSET.tlm.A_B`, `xnli.LANG`,
+  `multi_nli.en`.
 
 Nothing is read or downloaded before a dataset is asked for. A module named in `data.modules` adds
 its own tasks when it is imported, or in its `register(config)` if it has one; `add_text` and

@@ -1,22 +1,17 @@
-"""Text of one language: `mlm.LANG` and `clm.LANG` from local files, `wiki40b.mlm.LANG` from TFDS."""
+"""Text of one language: `mlm.LANG`, `clm.LANG` from local files, `wiki40b.mlm.LANG` from TFDS."""
 
 import dataclasses
 import functools
 
 import seqio
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from xlmjax import languages
 from xlmjax.preparation import corpora
 from xlmjax.preparation.sources import CorpusSource
 from xlmjax.tasks.registration import add_mixture, add_text
-
-# Language codes of Wiki-40B (Guo et al. 2020); ours differ for Chinese only.
-_WIKI40B = (
-    "ar bg ca cs da de el en es et fa fi fr he hi hr hu id it ja ko lt lv ms nl no pl pt ro ru sk "
-    "sl sr sv th tl tr uk vi zh-cn"
-).split()
 
 
 def register(data: ConfigDict) -> None:
@@ -32,7 +27,9 @@ def register(data: ConfigDict) -> None:
         add_text(f"clm.{code}", source, code, data)
     for objective in ("mlm", "clm") if splits else ():
         add_mixture(objective, [f"{objective}.{code}" for code in codes], data)
-    for name in _WIKI40B:
+    for name in tfds.text.wiki40b.WIKIPEDIA_LANGUAGES:
+        if name == "zh-tw":
+            continue  # our `zh` is written in simplified characters
         code = languages.get(name.partition("-")[0]).code
         source = seqio.TfdsDataSource(
             f"wiki40b/{name}:1.3.0", splits={split: split for split in corpora.SPLITS}

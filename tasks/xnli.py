@@ -45,7 +45,10 @@ class OneLanguage:
             here = example["hypothesis"]["language"] == self.language
             return {
                 TEXT: example["premise"][self.language],
-                TARGET_TEXT: tf.boolean_mask(example["hypothesis"]["translation"], here)[0],
+                # Joined, so that a missing translation is "", which is dropped and counted.
+                TARGET_TEXT: tf.strings.reduce_join(
+                    tf.boolean_mask(example["hypothesis"]["translation"], here)
+                ),
                 "label": example["label"],
             }
 

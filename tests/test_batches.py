@@ -138,6 +138,26 @@ def test_evaluation_reads_every_row_once(tasks, devices):
     assert ids == list(range(sum(task.layout.num_rows for task in tasks)))
 
 
+def test_evaluation_can_read_a_spaced_sample(tasks):
+    whole = {
+        int(i): np.asarray(b["tokens"])[n]
+        for b in EvaluationBatches(tasks, 4, LENGTH, sharding(1))
+        for n, i in enumerate(b["row_ids"])
+        if np.asarray(b["segment_ids"])[n].any()
+    }
+    sample = EvaluationBatches(tasks, 4, LENGTH, sharding(2), max_rows=6)
+    assert len(sample) == 2 * len(tasks)
+    seen = 0
+    for batch in sample:
+        real = np.asarray(batch["segment_ids"]).any(axis=1)
+        for row, row_id in zip(
+            np.asarray(batch["tokens"])[real], np.asarray(batch["row_ids"])[real], strict=True
+        ):
+            np.testing.assert_array_equal(row, whole[int(row_id)])
+        seen += real.sum()
+    assert seen == 6 * len(tasks)
+
+
 def test_rates_follow_the_config(tasks):
     sizes = np.array([task.layout.num_rows for task in tasks[:2]])
     config = mixtures.MixingConfig(alpha=0.5, pair_share=0.25)

@@ -4,6 +4,7 @@ import argparse
 import json
 import pathlib
 import time
+import types
 
 from ml_collections import ConfigDict
 
@@ -30,16 +31,15 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
 
     started = time.monotonic()
     root = pathlib.Path(args.workdir)
-    for name in (args.config,):
-        if not name.partition(":")[0].endswith("demo"):
-            raise ValueError(f"--config={name}: `xlmjax demo` runs the config demo")
+    if args.config.partition(":")[0] != "demo":
+        raise ValueError(f"--config={args.config}: `xlmjax demo` runs the config demo")
     config.data.vocabulary = str(root / "vocabulary.model")
     config.data.stores = str(root / "stores")
     if not pathlib.Path(config.data.vocabulary).is_file():
         _say("1/4  a vocabulary over all five languages")
-        vocab.run(config, argparse.Namespace())
+        vocab.run(config, _defaults(vocab))
     _say("2/4  token stores")
-    prepare.run(config, argparse.Namespace(runner=""))
+    prepare.run(config, _defaults(prepare))
     scores = {}
     for number, (objective, title) in enumerate(RUNS, start=3):
         _say(f"{number}/4  pretraining, {title}")
@@ -50,8 +50,9 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
         scores[title] = final_metrics(workdir)
     print(f"\n{closing_table(scores)}\n")
     print(
-        "Masked accuracy on held-out text. A word masked in a pair can be read off its translation\n"
-        "once the model has aligned the languages: that is what TLM trains, and MLM alone does not.\n"
+        "Masked accuracy on held-out text. A word masked in a pair can be read off its\n"
+        "translation once the model has aligned the languages: TLM trains that, MLM alone does\n"
+        "not.\n"
         f"Files: {root}/mlm and {root}/mlm_tlm (config.json, metrics.jsonl, tensorboard,\n"
         f"checkpoints); {time.monotonic() - started:.0f} s in all."
     )
@@ -81,6 +82,13 @@ def closing_table(scores: dict[str, dict[str, float]]) -> str:
         values = [metrics[f"{prefix}{task}{suffix}"] for metrics in scores.values()]
         lines.append(f"{task:<{width}}" + "".join(f"  {value:8.1%}" for value in values))
     return "\n".join(lines)
+
+
+def _defaults(command: types.ModuleType) -> argparse.Namespace:
+    """Return the arguments of a command that is given none."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args([])
 
 
 def _say(text: str) -> None:

@@ -59,24 +59,31 @@ class Batches:
 class EvaluationBatches:
     """Every row of some tasks once, in order; the last batch of a task ends in empty rows.
 
-    Row ids count from 0 over all tasks, so that masks are fixed and differ from row to row.
+    With `max_rows`, at most so many rows a task, evenly spaced. Row ids count from 0 over all rows
+    of all tasks, so that masks are fixed, differ from row to row, and do not depend on `max_rows`.
     """
 
     def __init__(
-        self, tasks: Sequence[Task], rows: int, length: int, sharding: jax.sharding.Sharding
+        self,
+        tasks: Sequence[Task],
+        rows: int,
+        length: int,
+        sharding: jax.sharding.Sharding,
+        max_rows: int = 0,
     ):
         self.tasks = tuple(tasks)
         self.rows = rows
         self.length = length
         self._sharding = sharding
+        self._chosen = [_spaced(task.layout.num_rows, max_rows) for task in self.tasks]
 
     def __len__(self) -> int:
-        return sum(-(-task.layout.num_rows // self.rows) for task in self.tasks)
+        return sum(-(-len(chosen) // self.rows) for chosen in self._chosen)
 
     def __iter__(self) -> Iterator[Batch]:
         first_id = 0
         for number, task in enumerate(self.tasks):
-            for first in range(0, task.layout.num_rows, self.rows):
+            for first in range(0, len(self._chosen[number]), self.rows):
                 fill = functools.partial(self._fill, number, first_id, first)
                 yield to_global(fill, self.rows, self.length, self._sharding)
             first_id += task.layout.num_rows
@@ -84,17 +91,22 @@ class EvaluationBatches:
     def _fill(
         self, number: int, first_id: int, first: int, start: int, stop: int
     ) -> dict[str, np.ndarray]:
-        layout = self.tasks[number].layout
-        start, stop = first + start, first + stop
         batch = empty_batch(stop - start, self.length)
-        real = np.arange(start, min(stop, layout.num_rows))
+        real = self._chosen[number][first + start : first + stop]
         filled = empty_batch(len(real), self.length)
-        layout.fill(real, np.zeros_like(real), filled)
+        self.tasks[number].layout.fill(real, np.zeros_like(real), filled)
         for feature in features.TEXT:
             batch[feature.name][: len(real)] = filled[feature.name]
-        batch[features.ROW_IDS][:] = first_id + np.arange(start, stop)
+        batch[features.ROW_IDS][: len(real)] = first_id + real
         batch[features.TASK_IDS][:] = number
         return batch
+
+
+def _spaced(num_rows: int, max_rows: int) -> np.ndarray:
+    """Return all rows, or `max_rows` of them, evenly spaced."""
+    if not max_rows or max_rows >= num_rows:
+        return np.arange(num_rows)
+    return np.arange(max_rows) * num_rows // max_rows
 
 
 def prefetched(

@@ -147,13 +147,13 @@ def _close_and_rename(file: BinaryIO, temporary: pathlib.Path, path: pathlib.Pat
     temporary.replace(path)
 
 
-def write_json(path: pathlib.Path, content: Any) -> None:
+def write_json(path: pathlib.Path, content: Any, indent: int | None = 1) -> None:
     """Write a JSON file under a temporary name and rename it."""
     temporary = _temporary(path)
     with contextlib.ExitStack() as stack:
         stack.callback(temporary.unlink, missing_ok=True)
         file = stack.enter_context(temporary.open("wb"))
-        file.write(json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+        file.write(json.dumps(content, indent=indent, ensure_ascii=False).encode() + b"\n")
         _close_and_rename(file, temporary, path)
 
 

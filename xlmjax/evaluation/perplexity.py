@@ -51,6 +51,7 @@ class Perplexity:
             verify=config.data.verify,
         )
         self._rows, self._length = fields.rows, config.train.length
+        self._max_rows = fields.max_rows
         self._mesh = context.mesh
         group = ConfigDict()
         group.rate, group.max_rate, group.sample_alpha = ((0, fields.rate),), 0.0, 0.0
@@ -66,6 +67,7 @@ class Perplexity:
             "objective": fields.objective,
             "split": fields.split,
             "rate": fields.rate,
+            "max_rows": fields.max_rows,
             "mask_seed": SEED,
             "length": config.train.length,
             "vocabulary": context.vocabulary.fingerprint,
@@ -100,7 +102,7 @@ class Perplexity:
     def _total(self, model: Any, task: Task) -> dict[str, Any]:
         """Return metric -> float64 [2] or [2, n]: sum and weight over all rows of a task."""
         sharding = batch_sharding(self._mesh)
-        batches = EvaluationBatches([task], self._rows, self._length, sharding)
+        batches = EvaluationBatches([task], self._rows, self._length, sharding, self._max_rows)
         key = jax.random.fold_in(jax.random.key(SEED), zlib.crc32(task.name.encode()))
         total: dict[str, Any] = {}
         waiting = None  # fetched from the device while the next batch runs

@@ -7,25 +7,17 @@ from xlmjax.preparation import demo_selection as selection
 from xlmjax.preparation.demo_meaning import GAP, Clause, Joined, Meaning, NounPhrase, person
 
 _ADVERBS = lexicon.ADVERBS["en"]
-_NUMBERS = dict(zip("23456789", "two three four five six seven eight nine".split(), strict=True))
-_DETERMINERS = {"all": "all the", **_NUMBERS}
-_PASTS = dict(
-    pair.split("/")
-    for pair in (
-        "eat/ate drink/drank buy/bought sell/sold read/read write/wrote see/saw find/found "
-        "lose/lost break/broke draw/drew hear/heard build/built sing/sang tell/told bring/brought "
-        "steal/stole hide/hid forget/forgot feed/fed catch/caught cut/cut choose/chose have/had "
-        "sleep/slept run/ran swim/swam fall/fell go/went give/gave send/sent know/knew "
-        "think/thought say/said travel/travelled"
-    ).split()
+_DETERMINERS = {"all": "all the", **lexicon.NUMBERS["en"]}
+_PASTS = lexicon.mapping(
+    "eat/ate drink/drank buy/bought sell/sold read/read write/wrote see/saw find/found "
+    "lose/lost break/broke draw/drew hear/heard build/built sing/sang tell/told bring/brought "
+    "steal/stole hide/hid forget/forgot feed/fed catch/caught cut/cut choose/chose have/had "
+    "sleep/slept run/ran swim/swam fall/fell go/went give/gave send/sent know/knew "
+    "think/thought say/said travel/travelled"
 )
 _THIRD = {"have": "has", "go": "goes"}
-_COMPARATIVES = dict(
-    pair.split("/")
-    for pair in (
-        "big/bigger fast/faster clever/cleverer beautiful/more_beautiful "
-        "expensive/more_expensive interesting/more_interesting"
-    ).split()
+_COMPARATIVES = lexicon.mapping(
+    "big/bigger beautiful/more_beautiful expensive/more_expensive interesting/more_interesting"
 )
 _BE = {
     "present": ("am", "is", "are", "are"),
@@ -53,7 +45,7 @@ def _with_ed(word: str) -> str:
 
 def _comparative(quality: str) -> str:
     if quality in _COMPARATIVES:
-        return _COMPARATIVES[quality].replace("_", " ")
+        return _COMPARATIVES[quality]
     if _ends_in_consonant_y(quality):
         return quality[:-1] + "ier"
     return quality + ("r" if quality.endswith("e") else "er")
@@ -135,16 +127,16 @@ def _clause(clause: Clause, head: NounPhrase | None = None) -> str:
     if clause.fronted:
         words.append(_ADVERBS[clause.time])
     if verb == "there is":
-        words.append("there")
-        words.append(_be(clause.tense, person(clause.object or GAP), clause.negative))
+        be = _be(clause.tense, person(clause.object or GAP), False)
+        words.append(f"there {be} no" if clause.negative else f"there {be}")
     else:
         if subject is not GAP:
             words.append(_phrase(subject))
         who = person(head if subject is GAP and head else subject)
-        if verb.startswith("be"):
-            words.append(_be(clause.tense, who, clause.negative))
-        else:
+        if verb in lexicon.VERBS:
             words.append(_verb(verb, clause.tense, who, clause.negative, clause.modal))
+        else:
+            words.append(_be(clause.tense, who, clause.negative))
     if clause.quality:
         if clause.object:
             words.append(_comparative(clause.quality) + " than")

@@ -8,9 +8,7 @@ from xlmjax.preparation.demo_meaning import GAP, Clause, Joined, Meaning, NounPh
 
 _ADVERBS = lexicon.ADVERBS["fr"]
 _VOWELS = tuple("aeiouhâàéèêëîïôœ")  # every h of the lexicon is mute
-_NUMBERS = dict(
-    zip("23456789", "deux trois quatre cinq six sept huit neuf".split(), strict=True)
-)
+_NUMBERS = lexicon.NUMBERS["fr"]
 # masculine, feminine, plural of both
 _DETERMINERS = {
     "the": ("le", "la", "les"), "a": ("un", "une", "des"), "this": ("ce", "cette", "ces"),
@@ -29,8 +27,9 @@ _PRONOUNS = {"I": "je", "we": "nous", "he": "il", "she": "elle", "they": "ils"}
 # infinitive: je, il, nous, ils, participle, stem of the future; other verbs are regular
 _IRREGULAR = """
 boire: bois boit buvons boivent bu boir | lire: lis lit lisons lisent lu lir
-écrire: écris écrit écrivons écrivent écrit écrir | ouvrir: ouvre ouvre ouvrons ouvrent ouvert ouvrir
-voir: vois voit voyons voient vu verr | suivre: suis suit suivons suivent suivi suivr
+écrire: écris écrit écrivons écrivent écrit écrir
+ouvrir: ouvre ouvre ouvrons ouvrent ouvert ouvrir | voir: vois voit voyons voient vu verr
+suivre: suis suit suivons suivent suivi suivr
 construire: construis construit construisons construisent construit construir
 dormir: dors dort dormons dorment dormi dormir | courir: cours court courons courent couru courr
 rire: ris rit rions rient ri rir | vivre: vis vit vivons vivent vécu vivr
@@ -54,7 +53,7 @@ _IMPERFECT = ("ais", "ait", "ions", "aient")
 
 def _join(first: str, second: str) -> str:
     """Put two words together, eliding the first before a vowel."""
-    if second.startswith(_VOWELS) and first in _BEFORE_VOWEL:
+    if second.lower().startswith(_VOWELS) and first in _BEFORE_VOWEL:
         return _BEFORE_VOWEL[first] + second
     return f"{first} {second}"
 
@@ -101,8 +100,8 @@ def _finite(infinitive: str, tense: str, who: int) -> str:
 @functools.cache
 def _verb(
     verb: str, tense: str, who: int, negative: bool, modal: str, feminine: bool, plural: bool
-) -> str:
-    """Return the verb group with its negation; the participle agrees as told."""
+) -> tuple[str, str]:
+    """Return the finite verb with its negation, and what follows; the participle agrees."""
     rest = ""
     if modal:
         finite, rest = _finite(_infinitive(modal), tense, who), _infinitive(verb)
@@ -113,7 +112,7 @@ def _verb(
         finite = _finite(_infinitive(verb), tense, who)
     if negative:
         finite = _join("ne", finite) + " pas"
-    return f"{finite} {rest}" if rest else finite
+    return finite, rest
 
 
 def _agree(word: str, feminine: bool, plural: bool) -> str:
@@ -203,16 +202,21 @@ def _clause(clause: Clause, head: NounPhrase | None = None) -> str:
     if clause.verb == "there is":
         existing = _finite("avoir", clause.tense, 1)
         name, group = "il", f"n'y {existing} pas" if clause.negative else f"y {existing}"
+        rest = ""
     else:
         agreeing = agent if verb in _WITH_ETRE else head if thing is GAP and head else None
         feminine = agreeing is not None and _feminine(agreeing.noun)
         plural = agreeing is not None and person(agreeing) > 1
         who = person(agent)
-        group = _verb(verb, clause.tense, who, negative, clause.modal, feminine, plural)
+        group, rest = _verb(verb, clause.tense, who, negative, clause.modal, feminine, plural)
         if agent.determiner == "no":
             group = group.replace(" pas", "", 1)
         name = "" if subject is GAP else _phrase(subject)
     words.append(_join(name, group) if name else group)
+    if clause.manner == "well":
+        words.append("bien")
+    if rest:
+        words.append(rest)
     if clause.fronted:
         words.insert(0, _ADVERBS[clause.time] + ",")
     if clause.quality:
@@ -223,7 +227,7 @@ def _clause(clause: Clause, head: NounPhrase | None = None) -> str:
         words.append(_phrase(thing, clause.negative))
     if clause.recipient:
         words.append(_contract("à", _phrase(clause.recipient)))
-    if clause.manner:
+    if clause.manner and clause.manner != "well":
         words.append(_ADVERBS[clause.manner])
     if clause.place:
         preposition = lexicon.PREPOSITIONS[clause.place.noun]["fr"]

@@ -41,7 +41,7 @@ _WEAK = {"m": ("e", "en", "en"), "f": ("e", "e", "en"), "n": ("e", "e", "en"), "
 _MIXED = {**_WEAK, "m": ("er", "en", "en"), "n": ("es", "es", "en")}
 _STRONG = _ENDINGS_OF_DIESER
 _RELATIVE = {**_THE, "p": ("die", "die", "denen")}
-_NUMBERS = dict(zip("23456789", "zwei drei vier fünf sechs sieben acht neun".split(), strict=True))
+_NUMBERS = lexicon.NUMBERS["de"]
 _STEMS = {
     "this": "dies", "every": "jed", "all": "all", "some": "einig", "many": "viel",
     "a": "ein", "no": "kein", "my": "mein", "our": "unser", "his": "sein", "her": "ihr",
@@ -55,8 +55,9 @@ _CONTRACTIONS = {
 }  # fmt: skip
 
 # infinitive: ich, er, participle; whatever is not here is regular. wir and sie are the infinitive.
-_STRONG_VERBS = """
-essen: esse isst gegessen        | trinken: trinke trinkt getrunken | lesen: lese liest gelesen
+_IRREGULAR = """
+essen: esse isst gegessen        | fressen: fresse frisst gefressen
+trinken: trinke trinkt getrunken | lesen: lese liest gelesen
 schreiben: schreibe schreibt geschrieben | öffnen: öffne öffnet geöffnet | sehen: sehe sieht gesehen
 schließen: schließe schließt geschlossen | finden: finde findet gefunden
 verlieren: verliere verliert verloren | waschen: wasche wäscht gewaschen
@@ -74,7 +75,7 @@ zeichnen: zeichne zeichnet gezeichnet | wollen: will will gewollt | können: kan
 _TABLE = dict(
     (infinitive, tuple(forms.split()))
     for infinitive, forms in (
-        cell.strip().split(":") for row in _STRONG_VERBS.strip().splitlines()
+        cell.strip().split(":") for row in _IRREGULAR.strip().splitlines()
         for cell in row.split("|")
     )
 )  # fmt: skip
@@ -83,10 +84,11 @@ _PRETERITES = {
     "can": ("konnte", "konnten"), "love": ("liebte", "liebten"), "live": ("lebte", "lebten"),
     "there is": ("gab", "gab"),
 }  # fmt: skip
+_ANIMAL = "eat, of animals"
 _PRESENT_BE = ("bin", "ist", "sind", "sind")
 _WERDEN = ("werde", "wird", "werden", "werden")
 _HAVE = ("habe", "hat", "haben", "haben")
-_WITH_SEIN = frozenset("follow run swim fall go return travel arrive".split())
+_WITH_SEIN = frozenset(lexicon.words("follow run swim fall go return travel arrive"))
 _DATIVE_VERBS = frozenset(("help", "follow"))
 _UMLAUT = {
     "groß": "größer", "lang": "länger", "kurz": "kürzer", "stark": "stärker",
@@ -116,7 +118,7 @@ def _forms(infinitive: str) -> tuple[str, str, str, str]:
 
 @functools.cache
 def _verb(verb: str, tense: str, who: int, modal: str) -> _Verb:
-    infinitive = {"there is": "geben"}.get(verb, "sein")
+    infinitive = {"there is": "geben", _ANIMAL: "fressen"}.get(verb, "sein")
     if verb in lexicon.VERBS:
         infinitive = lexicon.VERBS[verb]["de"]
     prefix, _, bare = infinitive.rpartition("-")
@@ -181,8 +183,9 @@ def _phrase(phrase: NounPhrase, case: str, negative: bool = False) -> str:
     text = _plain(phrase.noun, determiner, phrase.plural, phrase.adjective, index)
     if phrase.relative is None:
         return text
-    case = _object_case(phrase.relative.verb) if phrase.relative.object is GAP else "nominative"
-    pronoun = _RELATIVE[_gender(phrase.noun, phrase.plural)][_CASES[case]]
+    is_object = phrase.relative.object is GAP
+    role = _object_case(phrase.relative.verb) if is_object else "nominative"
+    pronoun = _RELATIVE[_gender(phrase.noun, phrase.plural)][_CASES[role]]
     return f"{text}, {pronoun} {_clause(phrase.relative, 'last', phrase)},"
 
 
@@ -191,7 +194,7 @@ def _object_case(verb: str) -> str:
 
 
 def _place(place: NounPhrase, verb: str) -> str:
-    still, towards = lexicon.PREPOSITIONS[place.noun]["de"]
+    still, towards = lexicon.PREPOSITIONS[place.noun]["de"].split()
     moving = verb in selection.MOVEMENT
     preposition = towards if moving else still
     case = "accusative" if moving and towards != "zu" else "dative"
@@ -201,9 +204,9 @@ def _place(place: NounPhrase, verb: str) -> str:
 
 
 def _middle(clause: Clause) -> list[str]:
-    """Return the middle field: time, dative, definite object, place, indefinite object, manner.
+    """Return the middle field: time, dative, definite object, place, manner, indefinite object.
 
-    "nicht" stands before what follows the definite object, and directly before a manner.
+    "nicht" stands after the definite object, and directly before a manner; "gut" comes last.
     """
     verb, thing = clause.verb, clause.object
     not_ = "nicht" if clause.negative else ""
@@ -223,11 +226,14 @@ def _middle(clause: Clause) -> list[str]:
     if verb == "there is" and thing:
         return [time, _phrase(thing, "accusative", clause.negative), place]
     if verb == "be a":
-        return [time, _profession(clause)]
+        return [time, _profession(clause), place]
     if clause.quality:
         return [time, not_, _quality(clause)]
-    if clause.manner:
-        return [time, recipient, early, place, late, not_, _ADVERBS[clause.manner]]
+    manner = _ADVERBS.get(clause.manner, "")
+    if clause.manner == "well":
+        return [time, recipient, early, place, late, not_, manner]
+    if manner:
+        return [time, recipient, early, place, not_, manner, late]
     return [time, recipient, early, not_, place, late]
 
 
@@ -251,13 +257,17 @@ def _profession(clause: Clause) -> str:
 def _clause(clause: Clause, order: str = "second", head: NounPhrase | None = None) -> str:
     """Realise a clause with the finite verb "second" or "last"; `head` fills its gap."""
     subject = clause.subject
-    if clause.verb == "there is":
+    verb = clause.verb
+    eater = (head or subject).noun
+    if verb == "eat" and eater in selection.ANIMATE and eater not in selection.PEOPLE:
+        verb = _ANIMAL
+    if verb == "there is":
         who, name = 1, "es"
     elif subject is GAP:
         who, name = person(head or GAP), ""
     else:
         who, name = person(subject), _phrase(subject, "nominative")
-    finite, prefix, rest = _verb(clause.verb, clause.tense, who, clause.modal)
+    finite, prefix, rest = _verb(verb, clause.tense, who, clause.modal)
     middle = _middle(clause)
     content = ""
     if clause.content:

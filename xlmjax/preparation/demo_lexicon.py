@@ -68,7 +68,7 @@ banana         | f Banane Bananen         | f banane       | m plátano     | 9 
 orange         | f Orange Orangen         | f orange       | f naranja     | 5 chungwa
 mango          | f Mango Mangos           | f mangue       | m mango       | 5 embe
 egg            | n Ei Eier                | m œuf          | m huevo       | 5 yai
-potato/potatoes | f Kartoffel Kartoffeln   | f pomme_de_terre pommes_de_terre | f patata      | 7 kiazi
+potato/potatoes | f Kartoffel Kartoffeln  | f pomme_de_terre pommes_de_terre | f patata   | 7 kiazi
 tomato/tomatoes | f Tomate Tomaten         | f tomate       | m tomate      | 9 nyanya
 onion          | f Zwiebel Zwiebeln       | m oignon       | f cebolla     | 7 kitunguu
 cake           | m Kuchen =               | m gâteau       | m pastel      | 9 keki
@@ -79,7 +79,7 @@ story  | f Geschichte Geschichten | f histoire     | f historia    | 9 hadithi
 song           | n Lied Lieder            | f chanson      | f canción canciones | 11 wimbo nyimbo
 photo          | n Foto Fotos             | f photo        | f foto        | 9 picha
 gift           | n Geschenk Geschenke     | m cadeau       | m regalo      | 9 zawadi
-money          | n Geld Gelder            | m argent       | m dinero      | 9 pesa
+money          | n Geld Gelder            | m argent       | m dinero      | 10 pesa
 key            | m Schlüssel =            | f clé          | f llave       | 11 ufunguo funguo
 pen            | m Stift Stifte           | m stylo        | m bolígrafo   | 9 kalamu
 knife/knives   | n Messer =               | m couteau      | m cuchillo    | 7 kisu
@@ -280,11 +280,23 @@ past    | this morning   | heute Morgen  | ce matin             | esta mañana  
 present | every day      | jeden Tag     | tous les jours       | todos los días    | kila siku
 present | every morning  | jeden Morgen  | chaque matin         | cada mañana       | kila asubuhi
 present | in the evening | am Abend      | le soir              | por la noche      | jioni
-present | sometimes      | manchmal      | parfois              | a veces           | mara kwa mara
+present | on Sundays     | sonntags      | le dimanche          | los domingos      | kila Jumapili
 future  | tomorrow       | morgen        | demain               | mañana            | kesho
 future  | next week      | nächste Woche | la semaine prochaine | la próxima semana | wiki ijayo
 future  | next year      | nächstes Jahr | l'année prochaine    | el próximo año    | mwaka ujao
 future  | tonight        | heute Abend   | ce soir              | esta noche        | leo usiku
+"""
+
+# figure | English | German | French | Spanish | Swahili: -x agrees
+_NUMBERS = """
+2 | two   | zwei   | deux   | dos    | -wili
+3 | three | drei   | trois  | tres   | -tatu
+4 | four  | vier   | quatre | cuatro | -nne
+5 | five  | fünf   | cinq   | cinco  | -tano
+6 | six   | sechs  | six    | seis   | sita
+7 | seven | sieben | sept   | siete  | saba
+8 | eight | acht   | huit   | ocho   | -nane
+9 | nine  | neun   | neuf   | nueve  | tisa
 """
 
 # English | German | French | Spanish | Swahili
@@ -328,10 +340,10 @@ basket     | in | in in   | dans
 bag        | in | in in   | dans
 """
 
-NAMES = {
-    **dict.fromkeys("Amina Anna Laura Maria Sara Zawadi".split(), "f"),
-    **dict.fromkeys("Ali Daniel David Juma Omar Peter".split(), "m"),
-}
+# Names are the same in all languages, and of a woman or of a man.
+_NAMES = (
+    "Amina/f Elena/f Julia/f Laura/f Rehema/f Sara/f Ali/m Daniel/m David/m Juma/m Omar/m Samuel/m"
+)
 PRONOUNS = ("I", "we", "he", "she", "they")
 
 
@@ -342,6 +354,16 @@ class Noun(NamedTuple):
     cells: dict[str, list[str]]
 
 
+def words(text: str) -> tuple[str, ...]:
+    """Return the words of a text, "_" standing for a space inside a word."""
+    return tuple(word.replace("_", " ") for word in text.split())
+
+
+def mapping(text: str) -> dict[str, str]:
+    """Return {a: b} of a text of words a/b."""
+    return dict(word.split("/") for word in words(text))  # type: ignore[misc]
+
+
 def rows(table: str) -> list[list[str]]:
     """Return the cells of a table, line by line."""
     return [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
@@ -349,11 +371,9 @@ def rows(table: str) -> list[list[str]]:
 
 def _cells(columns: list[str]) -> dict[str, list[str]]:
     """Split the cells of a row into forms: "1 mbuzi =" has the forms 1, mbuzi and mbuzi."""
-    words = []
-    for column in columns:
-        forms = [form.replace("_", " ") for form in column.split()]
-        words.append([forms[1] if form == "=" else form for form in forms])
-    return dict(zip(COLUMNS, words, strict=True))
+    cells = [words(column) for column in columns]
+    full = [[forms[1] if form == "=" else form for form in forms] for forms in cells]
+    return dict(zip(COLUMNS, full, strict=True))
 
 
 NOUNS = {
@@ -366,13 +386,18 @@ VERBS = {
     for verb, *columns in rows(_VERBS)
 }
 ADJECTIVES = {adjective: _cells(columns) for adjective, *columns in rows(_ADJECTIVES)}
+NAMES = mapping(_NAMES)
+NUMBERS = {
+    language: {figure: row[column] for figure, *row in rows(_NUMBERS)}
+    for column, language in enumerate(("en", *COLUMNS))
+}
 TENSE_OF_TIME = {row[1]: row[0] for row in rows(_TIMES)}
 ADVERBS = {
     language: {row[0]: row[column] for row in [*(r[1:] for r in rows(_TIMES)), *rows(_MANNERS)]}
     for column, language in enumerate(("en", *COLUMNS))
 }
 PREPOSITIONS = {
-    place: {"en": english, "de": german.split(), "fr": french}
+    place: {"en": english, "de": german, "fr": french}
     for place, english, german, french in rows(_PLACES)
 }
 

@@ -1,17 +1,17 @@
-"""What makes sense: which nouns a verb takes and an adjective describes, and where things happen."""
+"""What makes sense: which nouns a verb takes, which an adjective describes, what happens where."""
 
 import functools
 from typing import NamedTuple
 
 from xlmjax.preparation import demo_lexicon as lexicon
 
-# noun | what it is
+# noun | what it is; "free" things are nobody's own
 _KINDS = """
-man        | person
-woman      | person she
-boy        | person
-girl       | person she
-child      | person
+man        | person free
+woman      | person free
+boy        | person free
+girl       | person free
+child      | person free
 teacher    | person work
 doctor     | person work
 nurse      | person work
@@ -25,26 +25,26 @@ pupil      | person work
 friend     | person social
 neighbour  | person social
 guest      | person social
-fisherman  | person
-soldier    | person
-king       | person
-queen      | person she
+fisherman  | person free
+soldier    | person free
+king       | person free
+queen      | person free
 brother    | kin
-sister     | kin she
-mother     | kin she
+sister     | kin
+mother     | kin
 father     | kin
 dog        | animal pet hunter
 cat        | animal pet hunter
-lion       | animal hunter wild
-elephant   | animal wild
+lion       | animal hunter wild free
+elephant   | animal wild free
 cow        | animal farm
 goat       | animal farm
 sheep      | animal farm
 hen        | animal farm
 horse      | animal farm
-bird       | animal prey
-fish       | animal prey
-mouse      | animal prey
+bird       | animal prey free
+fish       | animal prey free
+mouse      | animal prey free
 rabbit     | animal prey pet
 bread      | food mass
 meat       | food mass
@@ -96,32 +96,32 @@ window     | lid fragile
 car        | vehicle
 bicycle    | vehicle
 boat       | vehicle
-tree       | plant
+tree       | plant free
 flower     | plant
 house      | building indoor
-bridge     | building outdoor
-school     | building indoor
-hospital   | building indoor
-library    | building indoor
-hotel      | building indoor
+bridge     | building outdoor free
+school     | building indoor free
+hospital   | building indoor free
+library    | building indoor free
+hotel      | building indoor free
 office     | indoor
-restaurant | building indoor
+restaurant | building indoor free
 kitchen    | indoor room
 room       | indoor room
-station    | outdoor stop
+station    | outdoor stop free
 garden     | outdoor
-market     | outdoor stop
-village    | outdoor settlement
-city       | outdoor settlement
-island     | outdoor nature
-river      | outdoor nature
-forest     | outdoor nature
-mountain   | outdoor nature
+market     | outdoor stop free
+village    | outdoor settlement free
+city       | outdoor settlement free
+island     | outdoor nature free
+river      | outdoor nature free
+forest     | outdoor nature free
+mountain   | outdoor nature free
 field      | outdoor
-street     | outdoor
-person     | general
-animal     | general
-fruit      | general
+street     | outdoor free
+person     | general free
+animal     | general free
+fruit      | general free
 """
 
 # verb | subjects | objects | where | manners: kinds or single nouns; "-" is none.
@@ -141,7 +141,8 @@ open     | people       | lid bag                          | -       | carefully
 close    | people       | lid bag                          | -       | carefully slowly quietly
 see      | people       | people animal vehicle plant building | outdoor | -
 see      | animal       | people animal                    | land    | -
-find     | people       | portable cash pet farm           | any     | -
+find     | people       | portable cash                    | any     | -
+find     | people       | pet farm                         | outdoor | -
 lose     | people       | portable cash                    | any     | -
 wash     | people       | tool vehicle dog fruits window   | -       | carefully quickly
 carry    | people       | container furniture clothes book lamp | -  | carefully slowly
@@ -154,9 +155,11 @@ invite   | people       | people                           | -       | -
 greet    | people       | people                           | outdoor | -
 follow   | people       | people pet farm                  | outdoor | slowly quietly
 follow   | hunter       | people farm prey                 | land    | slowly quietly
-hear     | people       | people animal song radio         | any     | -
+hear     | people       | people song radio                | any     | -
+hear     | people       | animal                           | outdoor | -
 hear     | animal       | people animal                    | land    | -
-look for | people       | portable cash pet farm people    | any     | -
+look for | people       | portable cash people             | any     | -
+look for | people       | pet farm                         | outdoor | -
 wait for | people       | people                           | any     | -
 build    | people       | building boat                    | settled | -
 plant    | people       | plant crop                       | land    | carefully
@@ -164,13 +167,14 @@ sing     | people       | song                             | any     | aloud qui
 tell     | people       | story                            | any     | slowly well
 clean    | people       | room building furniture office shoe | -    | carefully quickly well
 bring    | people       | portable food drink fruits dish cash | -   | -
-steal    | people       | portable cash farm vehicle       | any     | -
+steal    | people       | portable cash                    | any     | -
+steal    | people       | farm vehicle                     | outdoor | -
 hide     | people       | portable cash food               | any     | carefully
 forget   | people       | small container clothes book     | indoor  | -
 feed     | people       | pet farm                         | land    | -
 hunt     | hunter soldier fisherman | prey                 | land    | quietly
 catch    | cat fisherman child farmer | prey               | land    | quickly
-count    | people       | cash farm fruits book chair      | any     | carefully slowly quickly
+count    | people       | farm fruits book chair           | any     | carefully slowly quickly
 love     | people       | people pet horse settlement island | -     | -
 cut      | people       | bread meat cheese fruits dish flower | kitchen | carefully quickly
 push     | people       | vehicle furniture box            | -       | slowly carefully
@@ -213,13 +217,13 @@ strong      | very compared | people animal
 weak        | very compared | people animal
 rich        | very compared | people
 poor        | very compared | people
-old         | very compared | people animal
+old         | very compared | man woman work social fisherman soldier king queen kin animal
 clever      | very compared | people dog
 kind        | very compared | people
 lazy        | very compared | people cat horse
 hardworking | very          | people
 famous      | very          | people settlement nature hotel restaurant
-happy       | very          | people
+happy       | passing very | people
 sad         | passing very  | people
 sick        | passing very  | people animal
 tired       | passing very  | people animal
@@ -229,7 +233,7 @@ dangerous   | very          | wild river street forest mountain knife
 fast        | very compared | vehicle horse
 new         | very          | portable furniture vehicle building
 modern      | very          | vehicle building settlement office device
-beautiful   | very compared | plant clothes house settlement nature garden horse bird photo song queen
+beautiful   | very compared | plant clothes house settlement nature garden horse bird photo song
 expensive   | very compared | portable furniture vehicle house cheese honey
 cheap       | very          | portable furniture vehicle fruits dish
 important   | very          | readable office phone key bridge river market
@@ -241,9 +245,9 @@ cold        | passing very  | soup milk tea coffee juice
 sweet       | very          | fruits honey juice cake tea
 ripe        | passing       | fruits tomato
 empty       | passing       | container cup room house street
-broken      | passing state       | fragile device bicycle car
-open        | passing state       | lid
-closed      | passing state       | lid
+broken      | passing state | fragile device bicycle car
+open        | passing state | lid
+closed      | passing state | lid
 quiet       | very          | settlement nature street library room garden
 red         | colour        | fruits clothes container furniture vehicle flower ball house bird
 black       | colour        | pet farm clothes container furniture vehicle bird pen
@@ -253,13 +257,21 @@ blue        | colour        | clothes container furniture vehicle flower door bi
 yellow      | colour        | clothes container furniture vehicle flower door bird
 """
 
-ANTONYMS = tuple(
-    tuple(pair.split("/"))
-    for pair in (
-        "big/small long/short heavy/light strong/weak rich/poor happy/sad lazy/hardworking "
-        "expensive/cheap clean/dirty hot/cold open/closed red/white black/yellow green/blue"
-    ).split()
+# state | what it makes people do | what it keeps them from
+_REASONS = """
+tired  | sleep                  | work dance run swim study travel play clean cook
+hungry | eat cook               | sleep work play study
+happy  | sing dance laugh       | cry
+sad    | cry                    | sing dance laugh play eat
+angry  | break                  | greet invite help wait_for laugh
+sick   | sleep                  | work travel eat play swim drink go
+"""
+
+OPPOSITES = lexicon.mapping(
+    "big/small long/short heavy/light strong/weak rich/poor happy/sad lazy/hardworking "
+    "expensive/cheap clean/dirty hot/cold open/closed"
 )
+OPPOSITES |= {b: a for a, b in OPPOSITES.items()}
 
 _PLACES = {
     "-": "",
@@ -270,7 +282,7 @@ _PLACES = {
     "kitchen": "kitchen house garden",
     "water": "river",
     "home": "city village island forest house hotel",
-    "far": "city village island mountain forest river",
+    "far": "city village island",
     "goal": "school hospital library hotel office restaurant station market village city island "
     "river forest field",
 }
@@ -313,7 +325,15 @@ FRAMES = tuple(
     )
     for verb, subjects, objects, places, manners in lexicon.rows(_FRAMES)
 )
-QUALITIES = {adjective: frozenset(flags.split()) for adjective, flags, _ in lexicon.rows(_QUALITIES)}
+REASONS = tuple(
+    (state, verb.replace("_", " "), negative)
+    for state, does, does_not in lexicon.rows(_REASONS)
+    for negative, verbs in ((False, does), (True, does_not))
+    for verb in verbs.split()
+)
+QUALITIES = {
+    adjective: frozenset(flags.split()) for adjective, flags, _ in lexicon.rows(_QUALITIES)
+}
 _DESCRIBES = {adjective: select(nouns) for adjective, _, nouns in lexicon.rows(_QUALITIES)}
 
 
@@ -328,3 +348,9 @@ def adjectives_of(noun: str) -> tuple[str, ...]:
 def attributes_of(noun: str) -> tuple[str, ...]:
     """Return the adjectives that may stand beside a noun, not only be said of it."""
     return tuple(a for a in adjectives_of(noun) if "state" not in QUALITIES[a])
+
+
+@functools.cache
+def colours_of(noun: str) -> tuple[str, ...]:
+    """Return the colours a noun may have."""
+    return tuple(a for a in adjectives_of(noun) if "colour" in QUALITIES[a])

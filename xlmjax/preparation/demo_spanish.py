@@ -7,9 +7,7 @@ from xlmjax.preparation import demo_selection as selection
 from xlmjax.preparation.demo_meaning import GAP, Clause, Joined, Meaning, NounPhrase, person
 
 _ADVERBS = lexicon.ADVERBS["es"]
-_NUMBERS = dict(
-    zip("23456789", "dos tres cuatro cinco seis siete ocho nueve".split(), strict=True)
-)
+_NUMBERS = lexicon.NUMBERS["es"]
 # masculine, feminine, masculine plural, feminine plural
 _DETERMINERS = {
     "the": "el la los las", "a": "un una - -", "this": "este esta estos estas",
@@ -174,8 +172,10 @@ def _group(clause: Clause, who: int) -> str:
 
 def _object(clause: Clause, thing: NounPhrase) -> str:
     text = _phrase(thing, clause.negative)
-    human = thing.noun in selection.PEOPLE or thing.noun in lexicon.NAMES
-    return _to(text) if human and clause.verb not in ("have", "there is") else text
+    personal = thing.noun in selection.PEOPLE or thing.noun in lexicon.NAMES
+    if clause.verb in ("follow", "feed", "love"):
+        personal = personal or thing.noun in selection.ANIMATE
+    return _to(text) if personal and clause.verb not in ("have", "there is") else text
 
 
 def _clause(clause: Clause, head: NounPhrase | None = None) -> str:
@@ -188,6 +188,8 @@ def _clause(clause: Clause, head: NounPhrase | None = None) -> str:
     if subject is not GAP and verb != "there is":
         words.append(_phrase(subject))
     words.append(_group(clause, person(agent)))
+    if clause.manner == "well":
+        words.append("bien")
     if clause.quality:
         words.append(_quality(clause, agent))
     elif verb == "be a":
@@ -196,7 +198,7 @@ def _clause(clause: Clause, head: NounPhrase | None = None) -> str:
         words.append(_object(clause, thing))
     if clause.recipient:
         words.append(_to(_phrase(clause.recipient)))
-    if clause.manner:
+    if clause.manner and clause.manner != "well":
         words.append(_ADVERBS[clause.manner])
     if clause.place:
         place = _phrase(clause.place)

@@ -50,15 +50,14 @@ _PLURAL_PREFIX = {
     7: (("ch", "vy"), ("ki", "vi")), 9: (("", ""),),
 }  # fmt: skip
 _POSSESSIVES = {"my": "angu", "our": "etu", "his": "ake", "her": "ake", "their": "ao"}
-_NUMBERS = dict(
-    zip("23456789", "-wili -tatu -nne -tano sita saba -nane tisa".split(), strict=True)
-)
+_NUMBERS = lexicon.NUMBERS["sw"]
 _MANY = {2: "wengi", 4: "mingi", 6: "mengi", 8: "vingi", 10: "nyingi"}
 _ALL = {2: "wote", 4: "yote", 6: "yote", 8: "vyote", 10: "zote"}
 _PRONOUNS = {"I": "mimi", "we": "sisi", "he": "yeye", "she": "yeye", "they": "wao"}
 _ADVERBS = lexicon.ADVERBS["sw"]
 _TENSES = {"present": "na", "past": "li", "future": "ta"}
 _MONOSYLLABIC = frozenset(("la", "nywa", "pa"))
+_OF_GOODS = frozenset(("have", "buy", "sell", "steal", "count"))  # to these an animal is a thing
 _VOWELS = tuple("aeiou")
 
 
@@ -121,7 +120,7 @@ def _adjective(quality: str, number: int) -> str:
 @functools.cache
 def _plain(noun: str, determiner: str, plural: bool, adjective: str) -> str:
     if determiner in ("", "it"):
-        return noun if noun in lexicon.NAMES else ""
+        return noun if noun in lexicon.NAMES and not determiner else ""
     number = _number_class(noun, plural)
     concord = _CONCORDS[number]
     words = [_noun(noun, plural)]
@@ -129,13 +128,17 @@ def _plain(noun: str, determiner: str, plural: bool, adjective: str) -> str:
         kin = lexicon.NOUNS[noun].cells["sw"][0] == "kin"
         prefix = ("z" if plural else "y") if kin else concord.possessive
         words.append(prefix + _POSSESSIVES[determiner])
-    if adjective:
-        words.append(_adjective(adjective, number))
+    if determiner == "this":
+        words.append(concord.this)
+    described = _adjective(adjective, number) if adjective else ""
+    phrasal = adjective and lexicon.ADJECTIVES[adjective]["sw"][0].startswith(
+        ("-a ", "-enye ", "=")
+    )
+    if not phrasal:
+        words.append(described)
     if determiner in _NUMBERS:
         stem = _NUMBERS[determiner]
         words.append(_agree(stem[1:], number) if stem.startswith("-") else stem)
-    elif determiner == "this":
-        words.append(concord.this)
     elif determiner == "all":
         words.append(_ALL[number])
     elif determiner == "many":
@@ -144,7 +147,9 @@ def _plain(noun: str, determiner: str, plural: bool, adjective: str) -> str:
         words.insert(0, "kila")
     elif determiner == "some":
         words.insert(0, "baadhi ya")
-    return " ".join(words)
+    if phrasal:
+        words.append(described)
+    return " ".join(word for word in words if word)
 
 
 def _phrase(phrase: NounPhrase) -> str:
@@ -180,10 +185,11 @@ def _subject_marks(noun: str, number: int) -> _Subject:
 def _object_mark(clause: Clause, stem: str) -> str:
     """Return the mark of a recipient or of a definite living object."""
     thing = clause.recipient or clause.object
-    if thing is None or thing is GAP or clause.verb == "have":
+    if thing is None or thing is GAP:
         return ""
-    living = thing.noun in selection.ANIMATE or thing.noun in lexicon.NAMES
-    if not living or not (clause.recipient or thing.determiner in DEFINITE):
+    if thing.noun not in selection.ANIMATE and thing.noun not in lexicon.NAMES:
+        return ""
+    if not clause.recipient and (clause.verb in _OF_GOODS or thing.determiner not in DEFINITE):
         return ""
     mark = _CONCORDS[_class_of(thing)].object
     return "mw" if mark == "m" and stem.startswith(_VOWELS) else mark
@@ -297,7 +303,8 @@ def _predicate(clause: Clause, subject: _Subject, number: int) -> str:
         else:
             text = f"{_be(subject, tense, negative)} {perfect}"
     elif stem.startswith("-enye "):
-        text = f"{_have(subject, tense, negative)} {stem[6:]}"
+        more = " zaidi" if clause.object else ""
+        text = f"{_have(subject, tense, negative)} {stem[6:]}{more}"
     else:
         text = f"{_be(subject, tense, negative)} {_adjective(clause.quality, number)}"
     if clause.object:
@@ -323,12 +330,12 @@ def _clause(clause: Clause) -> str:
     marks = _subject_marks(subject.noun, number)
     if verb == "there is":
         predicate, name = _existence(clause.tense, clause.negative), ""
-    elif verb.startswith("be"):
-        predicate, name = _predicate(clause, marks, number), _phrase(subject)
-        if predicate.startswith(("ni ", "si ")) or predicate in ("ni", "si"):
-            name = name or _PRONOUNS.get(subject.noun, "")
-    else:
+    elif verb in lexicon.VERBS:
         predicate, name = _verb(clause, marks), _phrase(subject)
+    else:
+        predicate, name = _predicate(clause, marks, number), _phrase(subject)
+        if predicate.split()[0] in ("ni", "si"):  # these two show no person
+            name = name or _PRONOUNS.get(subject.noun, "")
     return " ".join(word for word in (*words, name, predicate, *_complements(clause)) if word)
 
 

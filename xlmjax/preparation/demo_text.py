@@ -2,7 +2,7 @@
 
 One abstract meaning is said in five languages, so translations are exact by construction. Example i
 of a stream is a function of (seed, split, i): O(1), no state, the same on every machine. The splits
-share no clause core (see `demo_meaning.split_of`), so no test sentence was seen in training in any
+share no clause core (see `demo_sampling.split_of`), so no test sentence was seen in training in any
 language.
 """
 
@@ -13,11 +13,12 @@ from xlmjax.preparation import (
     demo_french,
     demo_german,
     demo_inference,
-    demo_meaning,
+    demo_sampling,
     demo_spanish,
     demo_swahili,
 )
-from xlmjax.preparation.demo_meaning import SPLITS, Draw, Meaning
+from xlmjax.preparation.demo_meaning import Meaning
+from xlmjax.preparation.demo_sampling import SPLITS, Draw
 
 _REALISERS: dict[str, Callable[[Meaning], str]] = {
     "de": demo_german.realise,
@@ -51,20 +52,20 @@ def _draws(stream: str, split: str, count: int, seed: int) -> Iterator[Draw]:
 def sentences(language: str, split: str, count: int, seed: int = 0) -> Iterator[str]:
     """Yield sentences of one language; every language draws meanings of its own."""
     for draw in _draws(language, split, count, seed):
-        yield say(demo_meaning.meaning(draw), language)
+        yield say(demo_sampling.meaning(draw), language)
 
 
 def translations(split: str, count: int, seed: int = 0) -> Iterator[dict[str, str]]:
     """Yield one meaning after another in all languages: {code: sentence}."""
     for draw in _draws("parallel", split, count, seed):
-        meaning = demo_meaning.meaning(draw)
+        meaning = demo_sampling.meaning(draw)
         yield {language: say(meaning, language) for language in LANGUAGES}
 
 
 def pairs(a: str, b: str, split: str, count: int, seed: int = 0) -> Iterator[tuple[str, str]]:
     """Yield the same translations as `translations`, of two languages only."""
     for draw in _draws("parallel", split, count, seed):
-        meaning = demo_meaning.meaning(draw)
+        meaning = demo_sampling.meaning(draw)
         yield say(meaning, a), say(meaning, b)
 
 

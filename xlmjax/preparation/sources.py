@@ -12,7 +12,7 @@ from xlmjax.preparation import cleaning, preprocessors
 from xlmjax.preparation.corpora import Corpus
 
 _BATCH = 512
-_SHUFFLE_BUFFER = 65_536
+_SHUFFLE_BUFFER = 16_384
 
 
 class CorpusSource(seqio.DataSource):

@@ -8,6 +8,7 @@ changed. Lines end with a line feed and nothing else: other Unicode line separat
 import codecs
 import contextlib
 import dataclasses
+import functools
 import glob
 import gzip
 import hashlib
@@ -77,15 +78,19 @@ def remember(scans: Iterable[FileScan]) -> None:
 def load_scans(path: pathlib.Path) -> list[FileScan]:
     """Read the scans that an earlier run saved; none where there is no readable file."""
     try:
-        raw = json.loads(path.read_text("utf-8"))
-        return [FileScan(**{**item, "offsets": tuple(item["offsets"])}) for item in raw]
+        return list(_parse_scans(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError, KeyError):
         return []
 
 
+@functools.lru_cache(maxsize=1)
+def _parse_scans(text: str) -> list[FileScan]:
+    return [FileScan(**{**item, "offsets": tuple(item["offsets"])}) for item in json.loads(text)]
+
+
 def save_scans(path: pathlib.Path, scans: Iterable[FileScan]) -> None:
     """Save scans for a later run."""
-    store_writer.write_json(path, [dataclasses.asdict(item) for item in scans])
+    store_writer.write_json(path, [dataclasses.asdict(item) for item in scans], indent=None)
 
 
 def read_lines(item: FileScan, start: int, stop: int) -> Iterator[bytes]:

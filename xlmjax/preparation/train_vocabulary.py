@@ -53,7 +53,7 @@ def alpha_sample(lines: dict[str, int], alpha: float, max_lines: int) -> list[Sa
 
 
 def training_text(data: ConfigDict) -> dict[str, list[tuple[Corpus, int]]]:
-    """Return for every language its corpora and the side it is on: text, and both sides of pairs."""
+    """Return for every language its corpora, and on which side of each it is."""
     text: dict[str, list[tuple[Corpus, int]]] = {
         code: [] for code in sorted(corpora.languages_of(data))
     }

@@ -1,0 +1,304 @@
+"""What runs in the processes of `prepare`: pure functions of picklable arguments.
+
+seqio and TensorFlow take seconds and hundreds of megabytes to import, so this module imports them
+inside its functions: the parent process imports it without them.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import importlib
+import itertools
+import json
+import os
+import pathlib
+import re
+import sys
+import time
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from xlmjax.data import features
+from xlmjax.data.store import FeatureSpec
+from xlmjax.data.store_writer import StoreWriter
+from xlmjax.preparation import text_files
+from xlmjax.preparation.text_files import FileScan
+
+if TYPE_CHECKING:
+    import seqio
+
+# Part of every fingerprint: raise it when the code that makes tokens of text changes its result.
+PREPARATION_VERSION = 1
+# By name: the tasks stand above this package, and are the only ones who know what to register.
+TASKS_MODULE = "xlmjax.tasks"
+_BATCH = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class StorePlan:
+    """What the store of one split of a task is made from; `examples` is None if unknown."""
+
+    task: str
+    split: str
+    kind: str
+    features: dict[str, FeatureSpec]
+    vocabulary: str
+    source_fingerprint: str
+    examples: int | None
+    scans: tuple[FileScan, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardJob:
+    """One shard to write: the config, what is known of its files, where it goes."""
+
+    config: dict[str, Any]
+    scans: tuple[FileScan, ...]
+    writer: StoreWriter
+    index: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """What a name of the config stands for; `rates` is None where `data.mixing` decides."""
+
+    tasks: tuple[str, ...]
+    rates: tuple[float, ...] | None
+    splits: dict[str, tuple[str, ...]]
+
+
+def resolve(config: dict[str, Any], names: Sequence[str]) -> dict[str, Mixture]:
+    """Return the tasks behind mixture or task names; raises `ValueError` naming what is known."""
+    seqio = _register(config)
+    mixtures = {}
+    for name in names:
+        if name in seqio.TaskRegistry.names():
+            tasks, rates = [seqio.TaskRegistry.get(name)], None
+        elif name in seqio.MixtureRegistry.names():
+            mixture = seqio.MixtureRegistry.get(name)
+            tasks = mixture.tasks
+            # Our own mixtures leave the rates to `data.mixing`; a user's mixture brings its own.
+            ours = name in ("mlm", "clm", "tlm")
+            rates = None if ours else tuple(mixture.get_rate(task) for task in tasks)
+        else:
+            raise ValueError(_unknown(name, config, seqio))
+        splits = {task.name: tuple(task.source.splits) for task in tasks}
+        mixtures[name] = Mixture(tuple(task.name for task in tasks), rates, splits)
+    return mixtures
+
+
+def describe(
+    config: dict[str, Any], task: str, split: str, scans: pathlib.Path | None = None
+) -> StorePlan:
+    """Look at the source of a task without making tokens; `scans` is the file of an earlier run.
+
+    Raises `ValueError` where a file is missing, is not UTF-8, lacks a column, ...
+    """
+    seqio = _register(config)
+    from xlmjax.preparation.sources import CorpusSource
+
+    if scans is not None:
+        text_files.remember(text_files.load_scans(scans))
+    provider = seqio.TaskRegistry.get(task)
+    specs = {name: _feature_spec(task, name, item) for name, item in _outputs(provider).items()}
+    vocabularies = {item.vocabulary.model.fingerprint for item in _outputs(provider).values()}
+    if len(vocabularies) != 1:
+        raise ValueError(f"task {task!r}: its features have different vocabularies")
+    source = provider.source
+    if isinstance(source, CorpusSource):
+        text: Any = source.fingerprint(split)
+        examples: int | None = source.num_input_examples(split)
+        used = source.corpus(split).scans
+    else:
+        if isinstance(source, seqio.TfdsDataSource):
+            source.tfds_dataset.builder.download_and_prepare()
+        text = _fingerprint_of_other(source, split)
+        examples, used = source.num_input_examples(split), ()
+    content = [PREPARATION_VERSION, text, [_stable_repr(step) for step in provider.preprocessors]]
+    return StorePlan(
+        task=task,
+        split=split,
+        kind="pair" if len(specs) == 2 else "text",
+        features=specs,
+        vocabulary=vocabularies.pop(),
+        source_fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],
+        examples=examples,
+        scans=used,
+    )
+
+
+def write_shard(job: ShardJob) -> float:
+    """Write one shard and its record; returns the seconds it took.
+
+    Depends on nothing but the job and the files it names, so any process may run it, again too.
+    """
+    seqio = _register(job.config)
+    from xlmjax.preparation import preprocessors
+
+    text_files.remember(job.scans)
+    started = time.monotonic()
+    writer = job.writer
+    task = seqio.TaskRegistry.get(writer.task)
+    shard_info = seqio.ShardInfo(job.index, writer.num_shards)
+    with writer.shard(job.index) as shard, preprocessors.counting_drops() as dropped:
+        for columns in token_batches(task, writer.split, shard_info):
+            shard.append(
+                lengths={name: flat.lengths for name, flat in columns.items()},
+                tokens={name: flat.tokens for name, flat in columns.items()},
+                characters={name: flat.characters for name, flat in columns.items()},
+                num_bytes={name: flat.num_bytes for name, flat in columns.items()},
+            )
+        writer.record(job.index, shard.finish(dropped))
+    return time.monotonic() - started
+
+
+class Flat(NamedTuple):
+    """A feature of a batch: tokens end to end, tokens an example, size of the text."""
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    characters: int
+    num_bytes: int
+
+
+def token_batches(
+    task: "seqio.Task", split: str, shard_info: "seqio.ShardInfo"
+) -> Iterator[dict[str, Flat]]:
+    """Yield what `task.get_dataset` yields, in batches.
+
+    The work on our own sources is Python on batches, and is called directly: tf.data's handling of
+    single examples would take three quarters of the time.
+    """
+    from xlmjax.preparation.preprocessors import InBatches
+    from xlmjax.preparation.sources import CorpusSource
+
+    outputs = _outputs(task)
+    steps = task.preprocessors[:-1] if task.supports_caching else task.preprocessors
+    if (
+        isinstance(task.source, CorpusSource)
+        and len(steps) == 1
+        and isinstance(steps[0], InBatches)
+    ):
+        for texts in task.source.batches(split, shard_info):
+            columns = steps[0].run(texts, outputs)
+            yield {name: _flatten(columns, name) for name in outputs}
+        return
+    dataset = task.get_dataset(
+        split=split, shuffle=False, shard_info=shard_info, try_in_mem_cache=False
+    )
+    for batch in dataset.ragged_batch(_BATCH):
+        yield {name: _unwrap(batch, name, outputs[name].vocabulary.model) for name in outputs}
+
+
+def _flatten(columns: Mapping[str, Any], name: str) -> Flat:
+    rows = columns[name]
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    tokens = np.fromiter(itertools.chain.from_iterable(rows), np.uint32, lengths.sum())
+    characters, num_bytes = (int(columns[f"{name}_{of}"].sum()) for of in ("characters", "bytes"))
+    return Flat(tokens, lengths, characters, num_bytes)
+
+
+def _unwrap(batch: Mapping[str, Any], name: str, vocabulary: Any) -> Flat:
+    tokens, lengths = batch[name].flat_values.numpy(), batch[name].row_lengths().numpy()
+    if f"{name}_bytes" in batch:
+        sizes = (int(batch[f"{name}_{of}"].numpy().sum()) for of in ("characters", "bytes"))
+        return Flat(tokens, lengths, *sizes)
+    # A user's own preprocessors do not count.
+    texts = [vocabulary.decode(row) for row in np.split(tokens, np.cumsum(lengths)[:-1])]
+    return Flat(tokens, lengths, sum(map(len, texts)), sum(len(text.encode()) for text in texts))
+
+
+def _outputs(task: "seqio.Task") -> dict[str, "seqio.Feature"]:
+    names = (features.TOKENS, features.TARGET_TOKENS)
+    outputs = {name: task.output_features[name] for name in names if name in task.output_features}
+    others = sorted(set(task.output_features) - set(outputs))
+    if others or features.TOKENS not in outputs:
+        raise ValueError(
+            f"task {task.name!r}: output features {sorted(task.output_features)} cannot be stored; "
+            "a text task has `tokens`, a pair task `tokens` and `target_tokens` "
+            "(xlmjax.tasks.add_text, add_pair)"
+        )
+    return outputs
+
+
+def _feature_spec(task: str, name: str, feature: "seqio.Feature") -> FeatureSpec:
+    from xlmjax.preparation.vocabulary import TextFeature
+
+    if not isinstance(feature, TextFeature) or not feature.language:
+        raise ValueError(
+            f"task {task!r}: output feature {name!r} names no language; make it a TextFeature "
+            "(xlmjax.tasks.add_text, add_pair)"
+        )
+    return FeatureSpec(feature.vocabulary.model.dtype.name, feature.language)
+
+
+def _fingerprint_of_other(source: "seqio.DataSource", split: str) -> list:
+    """Describe a source that is not ours: its settings, and its files as far as they are local."""
+    files = [
+        (path, os.stat(path).st_size, os.stat(path).st_mtime_ns)
+        for path in source.list_shards(split)
+        if os.path.isfile(path)
+    ]
+    return [type(source).__name__, _stable_repr(source), split, files]
+
+
+def _stable_repr(thing: Any) -> str:
+    """Return a `repr` that is the same in every process."""
+    if isinstance(thing, functools.partial):
+        arguments = sorted(thing.keywords.items())
+        return f"{_stable_repr(thing.func)}{tuple(map(_stable_repr, thing.args))}{arguments}"
+    if isinstance(thing, types.FunctionType):
+        return f"{thing.__module__}.{thing.__qualname__}"
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
+
+
+def _unknown(name: str, config: Mapping[str, Any], seqio: types.ModuleType) -> str:
+    if name in ("mlm", "clm", "tlm"):
+        what = "data.pairs and data.train.parallel" if name == "tlm" else "data.train.text"
+        return f"data.mixture: {name!r} stands for nothing: {what} must not be empty"
+    own = [task for task in seqio.TaskRegistry.names() if re.match(r"(mlm|clm|tlm)\.", task)]
+    other = "wiki40b.mlm.LANG, wmt19.tlm.A_B, opus.SUBSET.tlm.A_B, demo.mlm.LANG, demo.tlm.A_B"
+    modules = ", ".join(config["data"]["modules"]) or "none"
+    return (
+        f"data.mixture: unknown task or mixture {name!r}; known: {', '.join(sorted(own))}, "
+        f"{other}; data.modules: {modules}"
+    )
+
+
+@contextlib.contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Swallow what TensorFlow's C++ says on import, before it can be told to be quiet."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+_registered: list[str] = []
+
+
+def _register(config: dict[str, Any]) -> types.ModuleType:
+    """Register the tasks of a config, once a process; returns seqio."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # text needs no accelerator
+    with _stderr_closed() if "tensorflow" not in sys.modules else contextlib.nullcontext():
+        import absl.logging
+        import seqio
+
+        tasks = importlib.import_module(TASKS_MODULE)
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    key = repr(config)
+    if _registered != [key]:
+        tasks.register(ConfigDict(config))
+        _registered[:] = [key]
+    return seqio
