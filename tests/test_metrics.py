@@ -1,4 +1,4 @@
-"""From sums and weights to names and files; progress, clock, notices, the search for NaN."""
+"""From sums and weights to names and files; progress, clock, maintenance notices."""
 
 import http.server
 import io
@@ -18,7 +18,6 @@ from xlmjax.objectives import naming
 from xlmjax.ops.cross_entropy import SumWeight
 from xlmjax.planning import hardware
 from xlmjax.training.clock import Clock
-from xlmjax.training.diagnosis import bisect
 from xlmjax.training.metrics import MetricWriter, Throughput, Window
 from xlmjax.training.preemption import PreemptionWatch
 from xlmjax.training.progress import Progress
@@ -226,26 +225,6 @@ def test_sigterm_asks_to_save_and_a_second_one_would_end_the_process():
     assert watch.reached(2)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     watch.close()
-
-
-@pytest.mark.parametrize("bad", [[], [0], [6], [2, 5], [0, 1, 2, 3, 4, 5, 6]])
-def test_bisection_finds_every_item_that_fails_alone(bad):
-    assert bisect(lambda chosen: not chosen[bad].any(), 7) == bad
-
-
-def test_bisection_finds_none_where_only_all_together_fail():
-    assert bisect(lambda chosen: chosen.sum() < 7, 7) == []
-
-
-def test_bisection_gives_up_with_whole_ranges():
-    trials = []
-
-    def passes(chosen):
-        trials.append(1)
-        return False
-
-    assert bisect(passes, 1000, limit=10) == list(range(1000))
-    assert len(trials) < 30
 
 
 class Device:

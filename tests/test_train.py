@@ -94,7 +94,7 @@ def test_the_workdir_describes_the_run(straight):
     assert table["axes"] == ["vocab", "embed"]
 
 
-def test_a_stopped_run_goes_on_bit_for_bit_and_its_log_reads_as_one(straight, tmp_path):
+def test_a_stopped_run_goes_on_bit_for_bit_and_its_log_reads_as_one(straight, tmp_path, caplog):
     config, workdir, expected = straight
     train(config, tmp_path, stop_after=5)  # the last checkpoint is of step 4
     with (tmp_path / "metrics.jsonl").open("a") as file:
@@ -111,6 +111,7 @@ def test_a_stopped_run_goes_on_bit_for_bit_and_its_log_reads_as_one(straight, tm
         ]
 
     assert without_clock(tmp_path) == without_clock(workdir)
+    assert "compiled again" not in caplog.text
     again = train(config, tmp_path)  # a finished run has nothing left to do
     assert int(again.state.step) == 6
     assert without_clock(tmp_path) == without_clock(workdir)

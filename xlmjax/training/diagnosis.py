@@ -23,7 +23,7 @@ class NonFiniteError(FloatingPointError):
 class Culprits:
     """Row ids by group, and whether the fault is in the rows or in the parameters."""
 
-    cause: str  # "rows" | "all rows together" | "parameters"
+    cause: str  # "rows", "every row", "all rows together" or "parameters"
     rows: dict[str, list[int]]
 
 
@@ -51,7 +51,10 @@ def find_culprits(
     if not passes(np.zeros(bounds[-1], bool)):
         return Culprits("parameters", {})
     found = bisect(passes, int(bounds[-1]))
-    cause = "rows" if found else "all rows together"
+    if not found:
+        cause = "all rows together"
+    else:
+        cause = "every row" if len(found) == bounds[-1] else "rows"
     chosen = np.zeros(bounds[-1], bool)
     chosen[found or slice(None)] = True
     split = np.split(chosen, bounds[1:-1])
@@ -100,12 +103,14 @@ def report(
             "tasks": {name: list(values) for name, values in tasks.items()},
         }
         path.write_text(json.dumps(content, indent=2) + "\n")
-    shown = "; ".join(f"{name}: {rows[:8]}" for name, rows in culprits.rows.items() if rows)
+    few = {name: rows[:8] for name, rows in culprits.rows.items() if rows}
+    shown = "; ".join(f"{name}: {rows}" for name, rows in few.items())
     cause = f"{culprits.cause} ({shown})" if shown else culprits.cause
     return NonFiniteError(
         f"step {step}: loss {float(metrics.loss)}, gradient norm {float(metrics.grad_norm)}; "
-        f"cause: {cause}, see {path}. The last checkpoint is good: lower optimizer.learning_rate, "
-        "mend the rows, or set optimizer.skip_nonfinite=True"
+        f"cause: {cause}, see {path}. Nothing of it was applied or saved: mend the rows, lower "
+        "optimizer.learning_rate (every row failing means that the parameters have blown up), or "
+        "set optimizer.skip_nonfinite=True"
     )
 
 
