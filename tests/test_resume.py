@@ -1,15 +1,19 @@
-"""The soak: a run killed again and again, in the middle of saves too, ends as if never disturbed."""
+"""The soak: a run killed again and again, during saves too, ends as if never disturbed."""
 
+import contextlib
 import json
 import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
@@ -20,63 +24,79 @@ from xlmjax.training.state import named_leaves, nest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KILLS = 20
 FIELDS = {
-    "train__num_steps": 240,
+    "train__num_steps": 480,
     "train__num_cpu_devices": 4,
     "mesh__fsdp": 2,
     "checkpoint__every": 8,
+    "checkpoint__keep": 100,
     "log__every": 4,
     "log__progress": "lines",
 }
 
 
-def start(folder, workdir, cache):
-    """Start the run; the log goes to a file so that a full pipe never stops it."""
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
-    }
-    command = [sys.executable, "-m", "tests.small_process", "train"]
-    with (workdir.parent / f"{workdir.name}.log").open("a") as log:
-        return subprocess.Popen(
-            [*command, str(folder), str(workdir), json.dumps(FIELDS)],
-            cwd=ROOT,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+class Life:
+    """One process of a run, from its start to its end."""
 
+    def __init__(self, folder, workdir, cache, number):
+        self.workdir = workdir
+        self.log = workdir.parent / f"{workdir.name}-{number}.log"
+        self.born = time.time()
+        self.before = saved_steps(workdir)
+        environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        }
+        command = [sys.executable, "-m", "tests.small_process", "train"]
+        with self.log.open("w") as log:  # a file: a full pipe would stop the run
+            self.process = subprocess.Popen(
+                [*command, str(folder), str(workdir), json.dumps(FIELDS)],
+                cwd=ROOT,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
 
-def has_step(workdir, step):
-    """Return whether a process that began at `step` has come further: it trains."""
-    path = workdir / "metrics.jsonl"
-    if not path.exists():
+    def finish(self):
+        """Wait for the end that the run comes to itself."""
+        assert self.process.wait(timeout=1200) == 0, self.log.read_text()
+
+    def kill(self):
+        """Kill it unless it has ended; returns whether it was killed while it trained."""
+        os.kill(self.process.pid, signal.SIGKILL)
+        return self.process.wait() == -signal.SIGKILL
+
+    def trains(self):
+        """Return whether it has logged a step of its own."""
+        return re.search(r"^step \d+/", self.log.read_text(), re.MULTILINE) is not None
+
+    def saved(self):
+        """Return how many checkpoints it has completed (it deletes none: all are kept)."""
+        return len(saved_steps(self.workdir)) - len(self.before)
+
+    def saves(self):
+        """Return whether a checkpoint of its own is half-written."""
+        folder = self.workdir / "checkpoints"
+        with contextlib.suppress(FileNotFoundError):  # renamed under our eyes
+            for path in folder.glob("*.orbax-checkpoint-tmp*"):
+                if path.stat().st_ctime >= self.born:
+                    return True
         return False
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return bool(lines) and json.loads(lines[-1])["step"] > step
 
+    def resumed(self):
+        """Return whether it went on from a checkpoint."""
+        return "going on from step" in self.log.read_text()
 
-def saved_steps(workdir):
-    folder = workdir / "checkpoints"
-    names = [path.name for path in folder.iterdir()] if folder.exists() else []
-    return [int(name) for name in names if name.isdigit()]
-
-
-def is_saving(workdir):
-    return any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
-
-
-def wait_until(condition, process, seconds=300):
-    """Wait; returns False if the process ends before."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if process.poll() is not None:
-            return False
-        assert time.monotonic() < end, "the run makes no progress"
-        time.sleep(0.001)
-    return True
+    def wait_until(self, condition, seconds=300):
+        """Wait; returns False if the process ends before."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if self.process.poll() is not None:
+                return False
+            assert time.monotonic() < end, f"no progress: {self.log.read_text()}"
+            time.sleep(0.001)
+        return True
 
 
 @pytest.mark.slow
@@ -85,28 +105,33 @@ def test_a_run_killed_at_random_moments_ends_bit_identical(tmp_path):
     folder, cache = tmp_path / "data", tmp_path / "cache"
     write_data(folder)
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    assert start(folder, straight, cache).wait(timeout=1200) == 0
+    Life(folder, straight, cache, 0).finish()
 
     generator = random.Random(0)
-    kills = during_saves = 0
-    while kills < KILLS:
-        before = max(saved_steps(killed), default=0)
-        process = start(folder, killed, cache)
-        if not wait_until(lambda step=before: has_step(killed, step), process):
-            break  # done before the kills were
-        if kills % 2:  # in the middle of a save
-            wait_until(lambda: is_saving(killed), process)
+    kills = during_saves = resumed = 0
+    for number in range(KILLS):
+        life = Life(folder, killed, cache, number)
+        completed = generator.randint(0, 3)  # checkpoints that this life may complete
+        if not life.wait_until(lambda life=life, n=completed: life.trains() and life.saved() >= n):
+            break  # at its end before the kills were
+        if number % 2:
+            life.wait_until(life.saves)
             time.sleep(generator.uniform(0.0, 0.05))
         else:
-            time.sleep(generator.uniform(0.0, 0.5))
-        during_saves += is_saving(killed)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
-    assert start(folder, killed, cache).wait(timeout=1200) == 0
-    assert kills >= 10, f"only {kills} kills: the run is too short for this machine"
-    assert during_saves >= 3
+            time.sleep(generator.uniform(0.0, 0.4))
+        kills += life.kill()
+        during_saves += life.saves()
+        resumed += life.resumed()
+    last = Life(folder, killed, cache, KILLS)
+    last.finish()
+    print(
+        f"{kills} kills of a training process, {during_saves} of them during a save; "
+        f"{resumed} of these processes had gone on from a checkpoint"
+    )
+    assert kills >= KILLS // 2, "the run is too short for this machine"
+    assert during_saves >= KILLS // 5
+    assert resumed >= KILLS // 3
+    assert last.resumed()
 
     expected, actual = ends(straight), ends(killed)
     assert actual.keys() == expected.keys()
@@ -115,13 +140,15 @@ def test_a_run_killed_at_random_moments_ends_bit_identical(tmp_path):
     assert log_without_clock(killed) == log_without_clock(straight)
 
 
+def saved_steps(workdir):
+    folder = workdir / "checkpoints"
+    return [path.name for path in folder.glob("*") if path.name.isdigit()]
+
+
 def ends(workdir):
     """Return every array of the last checkpoint."""
     place = epath.Path(workdir) / "checkpoints" / str(FIELDS["train__num_steps"])
     metadata = read_metadata(place)
-    import jax
-    import orbax.checkpoint as ocp
-
     tree = ocp.PyTreeCheckpointHandler().metadata(place / "state").tree
     whole = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = {
