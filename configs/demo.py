@@ -15,7 +15,7 @@ LANGUAGES = ("de", "en", "es", "fr", "sw")
 
 def get_config(arg: str = "") -> ConfigDict:
     """Return the experiment; `arg`: objective=mlm|mlm_tlm, size, recipe."""
-    choice = base.parse(arg, objective="mlm_tlm", size="tiny", recipe="xlm")
+    choice = base.parse(arg, objective="mlm_tlm", size="tiny", recipe="modern")
     config = base.get_config()
     config.data.languages = LANGUAGES
     config.data.pairs = tuple(f"en-{code}" for code in LANGUAGES if code != "en")

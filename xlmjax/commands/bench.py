@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 HELP = """Measure a config on this machine, with its own prepared data:
   step   the jitted update: real, padded and predicted tokens/s, TFLOP/s, MFU
   data   filling batches from the token stores, on one core
-Model FLOPs are those of forward and backward pass without what remat repeats (docs/performance.md)."""
+Model FLOPs are those of forward and backward pass, without what remat repeats."""
 
 DEFAULT_CONFIG = "demo"
 PARTS = ("step", "data")
@@ -18,7 +18,7 @@ PARTS = ("step", "data")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what to measure and how to print it."""
-    parser.add_argument("part", nargs="*", choices=[*PARTS, []], help="default: all")
+    parser.add_argument("part", nargs="*", metavar="PART", help="default: all")
     parser.add_argument("--steps", type=int, default=10, help="timed steps (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -133,10 +133,10 @@ def _clause(clause: Clause, head: NounPhrase | None = None) -> str:
         if subject is not GAP:
             words.append(_phrase(subject))
         who = person(head if subject is GAP and head else subject)
-        if verb.startswith("be"):
-            words.append(_be(clause.tense, who, clause.negative))
-        else:
+        if verb in lexicon.VERBS:
             words.append(_verb(verb, clause.tense, who, clause.negative, clause.modal))
+        else:
+            words.append(_be(clause.tense, who, clause.negative))
     if clause.quality:
         if clause.object:
             words.append(_comparative(clause.quality) + " than")

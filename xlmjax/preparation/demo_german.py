@@ -55,7 +55,7 @@ _CONTRACTIONS = {
 }  # fmt: skip
 
 # infinitive: ich, er, participle; whatever is not here is regular. wir and sie are the infinitive.
-_STRONG_VERBS = """
+_IRREGULAR = """
 essen: esse isst gegessen        | fressen: fresse frisst gefressen
 trinken: trinke trinkt getrunken | lesen: lese liest gelesen
 schreiben: schreibe schreibt geschrieben | öffnen: öffne öffnet geöffnet | sehen: sehe sieht gesehen
@@ -75,7 +75,7 @@ zeichnen: zeichne zeichnet gezeichnet | wollen: will will gewollt | können: kan
 _TABLE = dict(
     (infinitive, tuple(forms.split()))
     for infinitive, forms in (
-        cell.strip().split(":") for row in _STRONG_VERBS.strip().splitlines()
+        cell.strip().split(":") for row in _IRREGULAR.strip().splitlines()
         for cell in row.split("|")
     )
 )  # fmt: skip
@@ -183,8 +183,9 @@ def _phrase(phrase: NounPhrase, case: str, negative: bool = False) -> str:
     text = _plain(phrase.noun, determiner, phrase.plural, phrase.adjective, index)
     if phrase.relative is None:
         return text
-    case = _object_case(phrase.relative.verb) if phrase.relative.object is GAP else "nominative"
-    pronoun = _RELATIVE[_gender(phrase.noun, phrase.plural)][_CASES[case]]
+    is_object = phrase.relative.object is GAP
+    role = _object_case(phrase.relative.verb) if is_object else "nominative"
+    pronoun = _RELATIVE[_gender(phrase.noun, phrase.plural)][_CASES[role]]
     return f"{text}, {pronoun} {_clause(phrase.relative, 'last', phrase)},"
 
 

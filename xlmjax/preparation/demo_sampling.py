@@ -37,7 +37,7 @@ class Draw:
         self.split = split
 
     def below(self, bound: int) -> int:
-        """Return a uniform integer in [0, bound)."""
+        """Return an integer in [0, bound), uniform to 2^-30 for the small bounds in use."""
         if self._bits < 1 << 40:
             block = f"{self._label}/{self._block}".encode()
             self._bits = int.from_bytes(hashlib.blake2b(block, digest_size=64).digest(), "little")
@@ -54,7 +54,7 @@ class Draw:
         return choices[self.below(len(choices))]
 
     def two(self, choices: Sequence[T]) -> tuple[T, T]:
-        """Return two different places of the sequence."""
+        """Return two choices from different places of the sequence."""
         first = self.below(len(choices))
         second = (first + 1 + self.below(len(choices) - 1)) % len(choices)
         return choices[first], choices[second]
@@ -76,7 +76,7 @@ def split_of(core: tuple[str, ...]) -> str:
     """
     words = ("pronoun" if word in lexicon.PRONOUNS else word for word in core)
     bucket = zlib.crc32(" ".join(words).encode()) % 16
-    return SPLITS[bucket] if bucket < 3 and bucket else "train"
+    return {0: "test", 1: "validation"}.get(bucket, "train")
 
 
 _NAMES = tuple(lexicon.NAMES)
@@ -85,7 +85,7 @@ Choices = tuple[tuple[str, bool], ...]  # (determiner, plural); "own" is the sub
 
 
 def choices_of(**weights: int) -> Choices:
-    """Return determiners as often as their weight; "these" and the like name the plurals."""
+    """Return determiners as often as their weight; `plurals` names those of a plural noun."""
     plurals = {"thes": "the", "these": "this", "bare": "a", "owns": "own"}
     always_plural = ("all", "some", "many", "number")
     pairs = ((plurals.get(d, d), d in plurals or d in always_plural) for d in weights)
@@ -167,6 +167,7 @@ TIMES = {
 }
 NEEDS_PLACE = frozenset(("go", "return", "travel", "arrive", "live"))
 _STATES = frozenset(("have", "love", "live"))
+_LONG_TIMES = {"past": ("last week", "last year"), "future": ("next week", "next year")}
 NOT_WANTED = _STATES | {"hear", "see", "fall", "lose", "forget"}
 _TO_SOMEONE = frozenset(("give", "show", "send"))
 PEOPLE = frozenset(selection.select("people"))
@@ -239,7 +240,8 @@ def _with_circumstances(draw: Draw, clause: Clause, frame: selection.Frame) -> C
 
 def timed(draw: Draw, clause: Clause) -> Clause:
     """Add a time that goes with the tense, before or after the rest."""
-    return clause._replace(time=draw.pick(TIMES[clause.tense]), fronted=draw.percent(40))
+    times = _LONG_TIMES if clause.verb in _STATES else TIMES
+    return clause._replace(time=draw.pick(times[clause.tense]), fronted=draw.percent(40))
 
 
 def where(draw: Draw, noun: str, owner: str = "the") -> NounPhrase:

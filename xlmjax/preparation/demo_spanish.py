@@ -172,8 +172,10 @@ def _group(clause: Clause, who: int) -> str:
 
 def _object(clause: Clause, thing: NounPhrase) -> str:
     text = _phrase(thing, clause.negative)
-    human = thing.noun in selection.PEOPLE or thing.noun in lexicon.NAMES
-    return _to(text) if human and clause.verb not in ("have", "there is") else text
+    personal = thing.noun in selection.PEOPLE or thing.noun in lexicon.NAMES
+    if clause.verb in ("follow", "feed", "love"):
+        personal = personal or thing.noun in selection.ANIMATE
+    return _to(text) if personal and clause.verb not in ("have", "there is") else text
 
 
 def _clause(clause: Clause, head: NounPhrase | None = None) -> str:

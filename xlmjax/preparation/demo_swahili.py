@@ -330,12 +330,12 @@ def _clause(clause: Clause) -> str:
     marks = _subject_marks(subject.noun, number)
     if verb == "there is":
         predicate, name = _existence(clause.tense, clause.negative), ""
-    elif verb.startswith("be"):
-        predicate, name = _predicate(clause, marks, number), _phrase(subject)
-        if predicate.startswith(("ni ", "si ")) or predicate in ("ni", "si"):
-            name = name or _PRONOUNS.get(subject.noun, "")
-    else:
+    elif verb in lexicon.VERBS:
         predicate, name = _verb(clause, marks), _phrase(subject)
+    else:
+        predicate, name = _predicate(clause, marks, number), _phrase(subject)
+        if predicate.split()[0] in ("ni", "si"):  # these two show no person
+            name = name or _PRONOUNS.get(subject.noun, "")
     return " ".join(word for word in (*words, name, predicate, *_complements(clause)) if word)
 
 
