@@ -1,6 +1,7 @@
 """Tiny models of both recipes and batches with distinct sizes, for the tests of the model room."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -38,9 +39,10 @@ MODERN = dataclasses.replace(
 RECIPES = {"classic": CLASSIC, "modern": MODERN}
 
 
+@functools.cache
 def randomised(cfg, seed=0):
     """Return a model whose every parameter, norms and biases included, is random."""
-    model = XLM(cfg, jax.random.key(seed))
+    model = jax.jit(lambda key: XLM(cfg, key))(jax.random.key(seed))
     leaves, tree = jax.tree.flatten(model)
     generator = np.random.default_rng(seed)
     noise = [leaf + 0.1 * generator.standard_normal(leaf.shape, np.float32) for leaf in leaves]

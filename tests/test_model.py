@@ -122,9 +122,14 @@ def test_initial_values_are_those_of_xlm():
     assert np.abs(layers[0] - layers[1]).max() > 0.1  # each layer draws its own
 
 
+@jax.jit
+def encode(model, batch, key=None):
+    return model.encode(*text(batch), key=key, row_ids=batch["row_ids"])
+
+
 def token_nll(model, batch):
     """Score every real token from the state above it; any targets do for these laws."""
-    hidden = model.encode(*text(batch))
+    hidden = encode(model, batch)
     losses = model.token_losses(hidden, (batch["tokens"] + 3) % VOCAB)
     return (losses.nll * (batch["segment_ids"] != 0)).sum()
 
@@ -137,18 +142,20 @@ LAYOUTS = {
 }
 
 
+@functools.cache
+def loss_in_layout(cfg, layout):
+    """Return loss and gradient of the same sentences in a layout."""
+    groups, length = LAYOUTS[layout]
+    examples = sentences()
+    batch = rows([[examples[i] for i in group] for group in groups], length)
+    return jax.jit(jax.value_and_grad(token_nll))(randomised(cfg), batch)
+
+
 @recipes
 @pytest.mark.parametrize("layout", list(LAYOUTS)[1:])
 def test_packing_and_padding_change_neither_loss_nor_gradient(cfg, layout):
-    model, examples = randomised(cfg), sentences()
-    score = jax.value_and_grad(token_nll)
-
-    def of(name):
-        groups, length = LAYOUTS[name]
-        return score(model, rows([[examples[i] for i in group] for group in groups], length))
-
-    expected, expected_gradient = of("one a row")
-    actual, gradient = of(layout)
+    expected, expected_gradient = loss_in_layout(cfg, "one a row")
+    actual, gradient = loss_in_layout(cfg, layout)
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
     assert_trees_close(gradient, expected_gradient, rtol=1e-5, atol=2e-5)
 
@@ -160,11 +167,11 @@ def test_no_gradient_across_segments(cfg):
     batch = rows([sentences()[:2], sentences()[2:]], 15)
 
     def states(model):
-        return model.encode(*text(batch))[0]  # [l e], of row 0
+        return encode(model, batch)[0]  # [l e], of row 0
 
     # Where the gradient of a token's embedding comes from: the segments that hold the token.
     tokens, segments = batch["tokens"][0], batch["segment_ids"][0]
-    jacobian = jax.jacrev(states)(model).embeddings.tokens[...]  # [l e, v e]
+    jacobian = jax.jit(jax.jacrev(states))(model).embeddings.tokens[...]  # [l e, v e]
     strength = np.abs(jacobian).max(axis=(1, 3))  # [l, v]
     for token in np.unique(tokens[segments != 0]):
         owners = set(segments[tokens == token])
@@ -180,18 +187,18 @@ def test_states_are_zero_at_padding_and_padding_is_never_seen(cfg):
     model = randomised(cfg)
     batch = rows([[example] for example in sentences()], 12)
     padding = batch["segment_ids"] == 0
-    hidden = model.encode(*text(batch))
+    hidden = encode(model, batch)
     assert np.all(np.asarray(hidden)[padding] == 0)
     batch["tokens"] = np.where(padding, 9, batch["tokens"])
     batch["positions"] = np.where(padding, 3, batch["positions"])
-    np.testing.assert_array_equal(model.encode(*text(batch)), hidden)
+    np.testing.assert_array_equal(encode(model, batch), hidden)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_pad_row_learns_from_the_output_projection_only(tied):
     cfg = dataclasses.replace(CLASSIC, tie_embeddings=tied)
     batch = rows([[example] for example in sentences()], 12)
-    gradient = jax.grad(token_nll)(XLM(cfg, jax.random.key(0)), batch)
+    gradient = jax.jit(jax.grad(token_nll))(randomised(cfg), batch)
     assert (np.abs(gradient.embeddings.tokens[PAD]).max() > 0) == tied
 
 
@@ -205,7 +212,7 @@ def test_a_causal_state_does_not_depend_on_later_tokens(cfg):
         return model.encode(*text(batch), causal=causal)[0]
 
     for causal in (True, False):
-        gradient = jax.jacrev(functools.partial(states, causal=causal))(model)
+        gradient = jax.jit(jax.jacrev(functools.partial(states, causal=causal)))(model)
         strength = np.abs(gradient.embeddings.tokens[...]).max(axis=(1, 3))[:9, 6:15]
         expected = np.tri(9) if causal else np.ones((9, 9))
         np.testing.assert_array_equal(strength > 0, expected)
@@ -216,10 +223,10 @@ def test_rotary_positions_are_relative_and_learned_ones_are_not():
     moved = {**batch, "positions": batch["positions"] + 5}
     for cfg, same in ((MODERN, True), (CLASSIC, False)):
         model = randomised(cfg)
-        hidden, other = model.encode(*text(batch)), model.encode(*text(moved))
+        hidden, other = encode(model, batch), encode(model, moved)
         assert np.allclose(hidden, other, rtol=1e-4, atol=1e-5) == same
         stirred = {**batch, "positions": batch["positions"][:, ::-1]}
-        assert not np.allclose(hidden, model.encode(*text(stirred)), atol=1e-3)
+        assert not np.allclose(hidden, encode(model, stirred), atol=1e-3)
 
 
 def test_language_ids_find_their_rows_in_the_order_of_the_config():
@@ -230,13 +237,14 @@ def test_language_ids_find_their_rows_in_the_order_of_the_config():
     batch = rows([[sentences()[0]]], 5)
     for row, code in enumerate(codes):
         batch["language_ids"] = np.full_like(batch["tokens"], languages.get(code).id)
-        hidden = model.encode(*text(batch))
+        hidden = encode(model, batch)
         single = jax.tree.map(lambda x: x, model)
         single.embeddings.languages[...] = jnp.roll(model.embeddings.languages[...], -row, axis=0)
         batch["language_ids"] = np.full_like(batch["tokens"], ids[0])
-        np.testing.assert_allclose(single.encode(*text(batch)), hidden, rtol=1e-6)
+        np.testing.assert_allclose(encode(single, batch), hidden, rtol=1e-6)
 
 
+@functools.cache
 def loss_and_gradient(cfg, **changes):
     """Return loss and gradient leaves, with dropout, of `cfg`'s parameters run as `changes` say."""
     model = randomised(cfg)
@@ -245,7 +253,7 @@ def loss_and_gradient(cfg, **changes):
     batch = rows([sentences()[:2], sentences()[2:]], 15)
 
     def loss(model):
-        hidden = model.encode(*text(batch), key=jax.random.key(9), row_ids=np.array([5, 3]))
+        hidden = encode(model, batch, jax.random.key(9))
         return model.token_losses(hidden, batch["tokens"]).nll.sum()
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(jax.tree.unflatten(tree, leaves))
@@ -277,7 +285,7 @@ def test_remat_saves_memory():
         batch = rows([sentences()] * 4, 36)
 
         def loss(model):
-            return model.encode(*text(batch), key=jax.random.key(0)).sum()
+            return encode(model, batch, jax.random.key(0)).sum()
 
         compiled = jax.jit(jax.grad(loss)).lower(abstract(cfg)).compile()
         return compiled.memory_analysis().temp_size_in_bytes
@@ -294,33 +302,30 @@ def test_bfloat16_stays_near_float32(cfg):
         jax.tree.structure(abstract(dataclasses.replace(cfg, dtype="bfloat16"))),
         jax.tree.leaves(exact),
     )
-    hidden = rough.encode(*text(batch))
+    hidden = encode(rough, batch)
     assert hidden.dtype == jnp.bfloat16
     assert rough.logits(hidden).dtype == jnp.float32
-    expected = exact.encode(*text(batch))
+    expected = encode(exact, batch)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(hidden.astype(jnp.float32) / scale, expected / scale, atol=2e-2)
-    gradient = jax.grad(token_nll)(rough, batch)
+    gradient = jax.jit(jax.grad(token_nll))(rough, batch)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(gradient)} == {"float32"}
 
 
 def test_dropout_depends_on_key_and_row_id_only():
     model = randomised(CLASSIC)
     batch = rows([[example] for example in sentences()], 10)
-    encode = jax.jit(
-        lambda batch, key: model.encode(*text(batch), key=key, row_ids=batch["row_ids"])
-    )
     key = jax.random.key(2)
-    whole = encode(batch, key)
+    whole = encode(model, batch, key)
     order = np.array([2, 0, 3, 1])
-    turned = encode({name: value[order] for name, value in batch.items()}, key)
+    turned = encode(model, {name: value[order] for name, value in batch.items()}, key)
     np.testing.assert_allclose(turned, whole[order], rtol=1e-5, atol=1e-6)
-    part = encode({name: value[1:3] for name, value in batch.items()}, key)
+    part = encode(model, {name: value[1:3] for name, value in batch.items()}, key)
     np.testing.assert_allclose(part, whole[1:3], rtol=1e-5, atol=1e-6)
-    assert np.abs(encode(batch, jax.random.key(3)) - whole).max() > 0.1
-    other_rows = encode({**batch, "row_ids": batch["row_ids"] + 1}, key)
+    assert np.abs(encode(model, batch, jax.random.key(3)) - whole).max() > 0.1
+    other_rows = encode(model, {**batch, "row_ids": batch["row_ids"] + 1}, key)
     assert np.abs(other_rows - whole).max() > 0.1
-    without = model.encode(*text(batch))
+    without = encode(model, batch)
     assert np.abs(without - whole).max() > 0.1
 
 
@@ -331,9 +336,9 @@ def test_each_rate_acts_and_no_rate_is_no_dropout(site):
     still = randomised(dataclasses.replace(CLASSIC, **rates))
     moving = randomised(dataclasses.replace(CLASSIC, **{**rates, site: 0.3}))
     key = jax.random.key(0)
-    plain = still.encode(*text(batch))
-    np.testing.assert_array_equal(still.encode(*text(batch), key=key), plain)
-    assert np.abs(moving.encode(*text(batch), key=key) - plain).max() > 0.01
+    plain = encode(still, batch)
+    np.testing.assert_array_equal(encode(still, batch, key), plain)
+    assert np.abs(encode(moving, batch, key) - plain).max() > 0.01
 
 
 @pytest.mark.parametrize("scan_layers", [True, False])
