@@ -50,6 +50,17 @@ def test_a_mesh_that_does_not_fit_is_refused(fields, message):
         mesh.make_mesh(config(**fields))
 
 
+def test_slices_need_replicas():
+    class Chip:
+        def __init__(self, number):
+            self.slice_index = number // 4
+
+    with pytest.raises(
+        ValueError, match=r"mesh.replica=1 does not spread over 2 slices: set it to 2"
+    ):
+        mesh.make_mesh(config(), [Chip(number) for number in range(8)])
+
+
 def test_rows_that_do_not_divide_are_refused():
     over = mesh.make_mesh(config(data=2, fsdp=2, tensor=2))
     mesh.check_rows(over, 24, microbatches=3)

@@ -1,9 +1,12 @@
 """Whole runs in miniature: what they write, how they resume, how they stop, what they refuse."""
 
+import argparse
 import dataclasses
 import json
 import os
+import shutil
 import signal
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +15,15 @@ import pytest
 
 from tests.loop_helpers import leaves
 from tests.small_run import TASKS, small_config, write_data
+from xlmjax import auto_prepare
 from xlmjax import train as train_module
+from xlmjax.commands import eval as eval_command
+from xlmjax.commands import train as train_command
 from xlmjax.commands.train import verify_resume
 from xlmjax.configs import base
+from xlmjax.configuration import load_config
+from xlmjax.data.mixture import open_groups
+from xlmjax.experiment import build_experiment, token_counts
 from xlmjax.objectives import OBJECTIVES, MaskedLanguageModel
 from xlmjax.train import train
 from xlmjax.training.diagnosis import NonFiniteError
@@ -255,3 +264,75 @@ def test_a_checkpoint_of_another_architecture_is_refused(straight, tmp_path):
     other.data = config.data
     with pytest.raises(ValueError, match=r"model.num_layers is 2 there and 3 here"):
         train(other, workdir)
+
+
+def test_eval_scores_a_checkpoint_on_another_mesh(straight, tmp_path, capsys):
+    config, workdir, _ = straight
+    other = small_config(tmp_path, mesh__fsdp=2, mesh__tensor=2)
+    other.data, other.evals = config.data, config.evals
+    eval_command.run(other, argparse.Namespace(workdir=str(workdir), step=-1))
+    printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    expected = {name: x for name, x in lines(workdir)[-1].items() if name.startswith("eval/")}
+    assert printed.keys() == expected.keys()
+    for name, value in expected.items():
+        assert float(printed[name]) == pytest.approx(value, rel=1e-4)
+    with pytest.raises(ValueError, match=r"--workdir='.*checkpoints/5' holds no checkpoint"):
+        eval_command.run(other, argparse.Namespace(workdir=str(workdir), step=5))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (train_module.Result(None, preempted=True), 143),
+        (NonFiniteError("step 2: loss nan"), "xlmjax train: step 2: loss nan"),
+    ],
+)
+def test_the_exit_code_tells_how_a_run_ended(monkeypatch, outcome, code):
+    def ends(config, workdir):
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(train_module, "train", ends)
+    with pytest.raises(SystemExit) as caught:
+        train_command.run(None, argparse.Namespace(workdir="x", verify_resume=0))
+    assert caught.value.code == code
+
+
+def test_missing_stores_are_prepared_in_a_child_process(data, tmp_path, monkeypatch):
+    config = small_config(tmp_path, data__auto_prepare=True, optimizer__decay_mask=((".*", True),))
+    config.evals.held_out = base.perplexity(("tlm",))
+    assert auto_prepare.missing_stores(config) == ["mlm/train", "tlm/train", "tlm/validation"]
+    asked = []
+
+    def child(command, env, check):
+        path = command[-1].removeprefix("--config=")
+        asked.append((command[1:4], env["JAX_PLATFORMS"], load_config(path).to_dict()))
+        shutil.copytree(data / "stores", tmp_path / "stores")
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(auto_prepare.subprocess, "run", child)
+    auto_prepare.ensure_stores(config)
+    auto_prepare.ensure_stores(config)  # nothing is missing any more
+    assert asked == [(["-m", "xlmjax.cli", "prepare"], "cpu", config.to_dict())]
+    shutil.rmtree(tmp_path / "stores" / "mlm.fr" / "train")
+    assert auto_prepare.missing_stores(config) == ["mlm.fr/train"]
+
+
+def test_a_preparation_that_fails_stops_the_run(tmp_path, monkeypatch):
+    def child(command, env, check):
+        return subprocess.CompletedProcess(command, 2)
+
+    monkeypatch.setattr(auto_prepare.subprocess, "run", child)
+    with pytest.raises(ValueError, match=r"preparing mlm/train, tlm/train failed with exit code 2"):
+        auto_prepare.ensure_stores(small_config(tmp_path, data__auto_prepare=True))
+
+
+def test_frequent_tokens_are_counted_for_sample_alpha(data):
+    config = small_config(data)
+    experiment = build_experiment(config)
+    (group,) = open_groups(config, experiment.vocabulary)
+    counts = token_counts(group, experiment.vocabulary)
+    manifests = [task.store.manifest for task in group.mixture.tasks]
+    assert counts.sum() == sum(sum(manifest.tokens.values()) for manifest in manifests)
+    assert not counts[:5].any()

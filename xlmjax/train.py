@@ -6,15 +6,15 @@ import functools
 import importlib.metadata
 import json
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
 from xlmjax.auto_prepare import ensure_stores
-from xlmjax.data.batches import Batches, prefetched
+from xlmjax.data.batches import Batch, Batches, prefetched
+from xlmjax.data.mixture import Group as DataGroup
 from xlmjax.data.mixture import open_groups
 from xlmjax.evaluation import Scheduled, make_evaluators
 from xlmjax.experiment import Experiment, build_experiment, make_groups, make_train_step, start_jax
@@ -91,15 +91,7 @@ def train(config: ConfigDict, workdir: epath.PathLike, stop_after: int | None = 
             num_steps,
             experiment.optimizer.skip_nonfinite,
         )
-        sharding = batch_sharding(experiment.mesh)
-        sources = {group.name: Batches(group.mixture, group.rows, sharding) for group in data}
-
-        def batches_of(step: int) -> dict[str, Any]:
-            return {name: source.at(step) for name, source in sources.items()}
-
-        stream = prefetched(batches_of, start, num_steps, config.data.prefetch)
-        stack.callback(stream.close)  # type: ignore[attr-defined]
-        for step, batches in stream:
+        for step, batches in stack.enter_context(read_ahead(experiment, data, start)):
             state, metrics = train_step(state, step, batches)
             recorder.take(state, step, batches, metrics)
             done = step + 1
@@ -123,6 +115,25 @@ def train(config: ConfigDict, workdir: epath.PathLike, stop_after: int | None = 
             checkpoints.check()
         checkpoints.wait()
         return Result(state)
+
+
+@contextlib.contextmanager
+def read_ahead(
+    experiment: Experiment, data: Sequence[DataGroup], start: int
+) -> Iterator[Iterator[tuple[int, Mapping[str, Batch]]]]:
+    """Yield an iterator over (step, group -> batch) from step `start` to the end of the run."""
+    sharding = batch_sharding(experiment.mesh)
+    sources = {group.name: Batches(group.mixture, group.rows, sharding) for group in data}
+
+    def batches_of(step: int) -> Mapping[str, Batch]:
+        return {name: source.at(step) for name, source in sources.items()}
+
+    depth = experiment.config.data.prefetch
+    stream = prefetched(batches_of, start, experiment.train.num_steps, depth)
+    try:
+        yield stream
+    finally:
+        stream.close()  # type: ignore[attr-defined]
 
 
 def evaluate(
