@@ -28,13 +28,15 @@ def get_config(arg: str = "") -> ConfigDict:
     sizes.set_recipe(config, choice.recipe)
     config.model.max_positions = 128
     config.model.dtype = "float32"
-    config.optimizer.learning_rate = 2e-3
+    # Of AdamW and Muon, post-norm and pre-norm, this pair fell fastest in the first 300 steps.
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 5e-3
     config.optimizer.warmup_steps = 100
     config.optimizer.schedule = "linear"
     config.train.rows = 64
     config.train.length = 64
-    config.train.num_steps = 800
-    config.checkpoint.every = 200
+    config.train.num_steps = 500
+    config.checkpoint.every = 250
     config.log.every = 20
-    config.evals.perplexity = base.perplexity(tasks=("mlm", "tlm"), every=400)
+    config.evals.perplexity = base.perplexity(tasks=("mlm", "tlm"), every=500)
     return config

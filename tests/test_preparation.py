@@ -503,6 +503,8 @@ def test_seqio_vocabulary_has_the_same_ids(corpus, tmp_path):
     ids = ours.encode(text)
     assert theirs.encode(text) == ids
     assert theirs.encode_tf(tf.constant(text)).numpy().tolist() == ids
+    in_graph = tf.data.Dataset.from_tensors(text).map(theirs.encode_tf)
+    assert next(iter(in_graph)).numpy().tolist() == ids
     assert theirs.decode(ids) == text
     assert theirs.decode_tf(tf.constant(ids)).numpy().decode() == text
     assert theirs.decode([*ids, ours.eos, *ids]) == text  # up to the first </s>, as seqio defines

@@ -129,6 +129,15 @@ def test_faults_name_the_field(config, fields, message):
         train_vocabulary.train(config)
 
 
+def test_an_error_of_the_text_is_not_one_of_the_trainer(config, monkeypatch):
+    def fail(*_):
+        raise OSError("disk unplugged")
+
+    monkeypatch.setattr(corpora.Corpus, "examples", fail)
+    with pytest.raises(OSError, match="disk unplugged"):
+        train_vocabulary.train(config)
+
+
 def test_no_text_at_all(config):
     config.data.train.text = ()
     with pytest.raises(ValueError, match=r"data.train: no text for fr"):

@@ -95,9 +95,10 @@ def train(config: ConfigDict) -> tuple[Vocabulary, list[Sampled]]:
     )
     bos, eos, pad, unk, mask = SPECIAL_PIECES
     model = io.BytesIO()
+    errors: list[Exception] = []
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines,
+            sentence_iterator=_noting_errors(lines, errors),
             model_writer=model,
             model_type=vocab.kind,
             vocab_size=vocab.size,
@@ -120,6 +121,8 @@ def train(config: ConfigDict) -> tuple[Vocabulary, list[Sampled]]:
             minloglevel=1,
         )
     except RuntimeError as error:
+        if errors:
+            raise errors[0] from None
         raise ValueError(_explain(str(error), vocab)) from error
     return Vocabulary(model.getvalue(), data.vocabulary), sample
 
@@ -174,6 +177,15 @@ def _draw(
                 for _ in range(times):
                     for start in range(0, len(text), _MAX_CHARACTERS):
                         yield text[start : start + _MAX_CHARACTERS]
+
+
+def _noting_errors(lines: Iterator[str], errors: list[Exception]) -> Iterator[str]:
+    """Keep an error of the text, which SentencePiece would turn into one of its own."""
+    try:
+        yield from lines
+    except Exception as error:
+        errors.append(error)
+        raise
 
 
 def _explain(error: str, vocab: ConfigDict) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import numpy as np
 import seqio
 import tensorflow as tf
 
@@ -53,14 +54,19 @@ class SeqioVocabulary(seqio.Vocabulary):
         return self.model.decode(ids)
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        encode = lambda text: tf.constant(self.model.encode(text.numpy().decode()), tf.int32)  # noqa: E731
-        ids = tf.py_function(encode, [s], tf.int32)
+        def encode(text: bytes | np.ndarray) -> np.ndarray:
+            # Eager TensorFlow passes an array of rank 0 where a graph passes the bytes.
+            return np.array(self.model.encode(np.asarray(text, object).item().decode()), np.int32)
+
+        ids = tf.numpy_function(encode, [s], tf.int32)
         ids.set_shape([None])
         return ids
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
-        decode = lambda row: self.model.decode(row.numpy().tolist())  # noqa: E731
-        text = tf.py_function(decode, [ids], tf.string)
+        def decode(row: np.ndarray) -> bytes:
+            return self.model.decode(row).encode()
+
+        text = tf.numpy_function(decode, [ids], tf.string)
         text.set_shape([])
         return text
 

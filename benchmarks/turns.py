@@ -1,0 +1,95 @@
+"""Contenders in resident processes that take turns, round after round.
+
+Each side lives in a process of its own, so that a jax on another Python than torch's can be
+measured; only one of them works at a time. In every round each contender runs a few steps; the
+ratio of a round is its speed over that of the reference contender in the same round, so that a
+noisy machine hurts all alike.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+_DESCRIPTOR = "TURNS_DESCRIPTOR"
+
+Step = Callable[[], float]  # runs one step and returns how many units of work it did
+
+
+def serve(steps: Mapping[str, Step]) -> None:
+    """Run steps as told on stdin, one JSON request a line: [contender, steps] -> [seconds, work].
+
+    Libraries may print: the protocol has a descriptor of its own.
+    """
+    with os.fdopen(int(os.environ[_DESCRIPTOR]), "w") as answers:
+        print("ready", file=answers, flush=True)
+        for line in sys.stdin:
+            name, count = json.loads(line)
+            start = time.perf_counter()
+            work = sum(steps[name]() for _ in range(count))
+            print(json.dumps([time.perf_counter() - start, work]), file=answers, flush=True)
+
+
+class Worker:
+    """A resident process that serves some contenders."""
+
+    def __init__(self, command: Sequence[str]):
+        read, write = os.pipe()
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            text=True,
+            pass_fds=(write,),
+            env={**os.environ, _DESCRIPTOR: str(write)},
+        )
+        os.close(write)
+        self._answers = os.fdopen(read)
+        if self._answers.readline().strip() != "ready":
+            raise RuntimeError(f"{' '.join(command)} did not start; its message is above")
+
+    def run(self, name: str, steps: int) -> tuple[float, float]:
+        """Run some steps of a contender; returns seconds and work done."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([name, steps]) + "\n")
+        self._process.stdin.flush()
+        seconds, work = json.loads(self._answers.readline())
+        return seconds, work
+
+    def close(self) -> None:
+        """Let the process end."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def measure(
+    workers: Mapping[str, Worker], rounds: int, steps: int, warmup: int = 2
+) -> dict[str, list[float]]:
+    """Return units of work a second of every contender in every round."""
+    for name, worker in workers.items():
+        worker.run(name, warmup)  # compiles
+    speeds: dict[str, list[float]] = {name: [] for name in workers}
+    for _ in range(rounds):
+        for name, worker in workers.items():
+            seconds, work = worker.run(name, steps)
+            speeds[name].append(work / seconds)
+    for worker in set(workers.values()):
+        worker.close()
+    return speeds
+
+
+def table(
+    speeds: Mapping[str, Sequence[float]], titles: Mapping[str, str], reference: str, unit: str
+) -> str:
+    """Return a markdown table of median speeds, and of ratios to the reference contender."""
+    lines = [f"| contender | {unit} | ratio to {titles[reference]} |", "| --- | --- | --- |"]
+    for name, values in speeds.items():
+        ratios = [a / b for a, b in zip(values, speeds[reference], strict=True)]
+        lines.append(
+            f"| {titles[name]} | {statistics.median(values):,.0f} "
+            f"| {statistics.median(ratios):.2f} [{min(ratios):.2f}-{max(ratios):.2f}] |"
+        )
+    return "\n".join(lines)

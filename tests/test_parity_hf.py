@@ -1,0 +1,140 @@
+"""The XLM recipe equals Hugging Face's XLM, and so the original (1e-6 apart), with our weights.
+
+Laws 14 to 16 of XLM: post-norm with eps 1e-12, no scaling of embeddings, exact GELU, zeros at
+padding after every layer, key padding and causal masks, a tied projection.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from tests.model_helpers import CLASSIC, EOS, LANGUAGES, MASK, PAD, VOCAB, randomised, text
+
+pytestmark = pytest.mark.parity
+torch = pytest.importorskip("torch", reason="the parity group (torch) is not installed")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+
+# The feed-forward width of XLM is always four times the embedding's; every size is distinct.
+PLAIN = dataclasses.replace(
+    CLASSIC, embed_dim=24, num_heads=3, mlp_dim=96, dropout=0.0, attention_dropout=0.0
+)
+CASES = {
+    "gelu": PLAIN,
+    "relu": dataclasses.replace(PLAIN, mlp="relu"),
+    "sinusoidal": dataclasses.replace(PLAIN, positions="sinusoidal"),
+    "one language": dataclasses.replace(PLAIN, language_ids=(4,)),
+    "untied": dataclasses.replace(PLAIN, tie_embeddings=False),
+    "one layer": dataclasses.replace(PLAIN, num_layers=1),
+}
+
+
+def hugging_face(cfg, model, causal):
+    """Return Hugging Face's model with the parameters of ours."""
+    theirs = transformers.XLMWithLMHeadModel(
+        transformers.XLMConfig(
+            vocab_size=VOCAB,
+            emb_dim=cfg.embed_dim,
+            n_layers=cfg.num_layers,
+            n_heads=cfg.num_heads,
+            gelu_activation=cfg.mlp == "gelu",
+            sinusoidal_embeddings=cfg.positions == "sinusoidal",
+            causal=causal,
+            n_langs=len(cfg.language_ids),
+            use_lang_emb=cfg.has_language_table,
+            max_position_embeddings=cfg.max_positions,
+            layer_norm_eps=cfg.norm_epsilon,
+            pad_index=PAD,
+            eos_index=EOS,
+            mask_index=MASK,
+            tie_word_embeddings=cfg.tie_embeddings,
+        )
+    )
+    missing, unexpected = theirs.load_state_dict(state_dict(cfg, model), strict=False)
+    fixed = {"transformer.position_ids", "transformer.position_embeddings.weight"}
+    tied = {"pred_layer.proj.weight"} if cfg.tie_embeddings else set()
+    assert not unexpected
+    assert set(missing) <= tied | (fixed if cfg.positions == "sinusoidal" else set())
+    return theirs.eval()
+
+
+def state_dict(cfg, model):
+    """Return our parameters under the names of XLM; torch keeps matrices as (out, in)."""
+    embeddings, layers = model.embeddings, model.transformer.layers
+    named = {"embeddings.weight": embeddings.tokens}
+    if embeddings.positions is not None:
+        named["position_embeddings.weight"] = embeddings.positions
+    if embeddings.languages is not None:
+        named["lang_embeddings.weight"] = embeddings.languages
+    named |= norm("layer_norm_emb", embeddings.norm)
+    for i in range(cfg.num_layers):
+        layer = jax.tree.map(lambda stacked, i=i: stacked[i], layers)
+        parts = {"q": "query", "k": "key", "v": "value", "out": "out"}
+        for short, name in parts.items():
+            dense = getattr(layer.attention, name)
+            named |= linear(f"attentions.{i}.{short}_lin", dense, cfg.embed_dim, cfg.embed_dim)
+        named |= linear(f"ffns.{i}.lin1", layer.mlp.wi, cfg.embed_dim, cfg.mlp_dim)
+        named |= linear(f"ffns.{i}.lin2", layer.mlp.wo, cfg.mlp_dim, cfg.embed_dim)
+        named |= norm(f"layer_norm1.{i}", layer.attention_norm)
+        named |= norm(f"layer_norm2.{i}", layer.mlp_norm)
+    named = {f"transformer.{name}": value for name, value in named.items()}
+    named["pred_layer.proj.bias"] = model.head.bias
+    if model.head.table is not None:
+        named["pred_layer.proj.weight"] = model.head.table
+    return {name: torch.tensor(np.array(value)) for name, value in named.items()}
+
+
+def linear(name, dense, inputs, outputs):
+    kernel = np.asarray(dense.kernel).reshape(inputs, outputs)
+    return {f"{name}.weight": kernel.T, f"{name}.bias": np.asarray(dense.bias).reshape(outputs)}
+
+
+def norm(name, ours):
+    return {f"{name}.weight": ours.scale, f"{name}.bias": ours.bias}
+
+
+def batch(cfg):
+    """Rows of 11, 8 and 5 real tokens, pairs with restarted positions and two languages each."""
+    generator = np.random.default_rng(1)
+    lengths, cuts, length = np.array([11, 8, 5]), np.array([4, 5, 2]), 11
+    place = np.arange(length)
+    real, second = place < lengths[:, None], place >= cuts[:, None]
+    languages = np.array(cfg.language_ids)
+    first_row, second_row = (
+        np.array([a, b, c]) % len(languages) for a, b, c in ((0, 1, 2), (2, 0, 1))
+    )
+    tokens = generator.integers(0, VOCAB, (3, length))  # special ones, too
+    return {
+        "tokens": np.where(real, tokens, PAD),
+        "positions": np.where(second, place - cuts[:, None], place),
+        "segment_ids": real.astype(np.int32),
+        "language_ids": np.where(
+            second, languages[second_row][:, None], languages[first_row][:, None]
+        ),
+    }
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("cfg", CASES.values(), ids=CASES)
+def test_hidden_states_and_logits_equal_those_of_hugging_face(cfg, causal):
+    assert tuple(sorted(LANGUAGES)) == LANGUAGES
+    model, rows = randomised(cfg), batch(cfg)
+    theirs = hugging_face(cfg, model, causal)
+    row_of = {language: row for row, language in enumerate(cfg.language_ids)}
+    langs = np.vectorize(row_of.get)(rows["language_ids"]) if cfg.has_language_table else None
+    with torch.no_grad():
+        out = theirs(
+            input_ids=torch.tensor(rows["tokens"]),
+            position_ids=torch.tensor(rows["positions"]),
+            langs=None if langs is None else torch.tensor(langs),
+            lengths=torch.tensor(rows["segment_ids"].sum(axis=1)),
+            output_hidden_states=True,
+        )
+    hidden = model.encode(*text(rows), causal=causal)
+    real = rows["segment_ids"] != 0
+    expected = out.hidden_states[-1].numpy()
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(hidden, expected, atol=1e-5)
+    assert np.all(np.asarray(hidden)[~real] == 0)
+    np.testing.assert_allclose(model.logits(hidden)[real], out.logits.numpy()[real], atol=1e-5)
