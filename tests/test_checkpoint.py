@@ -138,6 +138,16 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(trained, tmp_path, dam
     checkpoints.close()
 
 
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_quietly_begin_again(trained, tmp_path):
+    run, _ = trained
+    save_steps(run, tmp_path, [2, 3])
+    for step in ("2", "3"):
+        damage_metadata(tmp_path / "checkpoints" / step)
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"no checkpoint in .* is intact: .*3/metadata"):
+            open_checkpoints(tmp_path).restore(run.spec)
+
+
 def test_a_half_written_checkpoint_is_swept_away(trained, tmp_path):
     run, _ = trained
     save_steps(run, tmp_path, [3])

@@ -29,7 +29,7 @@ class MeshConfig:
     tensor: int = 1
     strategy: str = "fsdp_tensor"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, size in zip(AXES, self.sizes, strict=True):
             if size < 1 and size != -1:
                 raise ValueError(

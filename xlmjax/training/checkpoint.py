@@ -10,8 +10,8 @@ import contextlib
 import dataclasses
 import errno
 import logging
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar, cast
 
 import jax
 import orbax.checkpoint as ocp
@@ -27,6 +27,8 @@ STATE, METADATA = "state", "metadata"
 FORMAT = 1
 # Fields of ModelConfig that may differ between a checkpoint and the run that continues it.
 FREE_FIELDS = ("dropout", "attention_dropout", "dtype", "attention", "remat", "head_tile")
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class CheckpointConfig:
     resume_from: str = ""
     init_from: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field, low in (("every", 1), ("keep", 1), ("keep_every", 0), ("keep_best", 1)):
             if getattr(self, field) < low:
                 raise ValueError(f"checkpoint.{field}={getattr(self, field)} must be {low} or more")
@@ -182,36 +184,44 @@ class Checkpoints:
             self._manager.close()
 
     def restore(self, spec: StateSpec) -> TrainState | None:
-        """Return the state of the latest intact checkpoint on the mesh of `spec`, or None.
+        """Return the state of the latest intact checkpoint on the mesh of `spec`; None without any.
 
-        A checkpoint that cannot be read whole, or whose arrays do not match their checksums, is
-        moved aside, with a warning, and the one before is taken. Raises ValueError if it is of
-        another model, vocabulary or optimizer.
+        One that cannot be read whole, or whose arrays do not match their checksums, is moved
+        aside, with a warning, and the one before is taken. Raises `CheckpointError` if none is
+        intact, ValueError if the latest is of another model, vocabulary or optimizer.
         """
+        damaged: dict[int, CheckpointError] = {}
         for step in reversed(self.steps):
-            place = self.folder / str(step)
             try:
-                state, problem = restore_state(place, spec, self._identity), None
+                state = restore_state(self.folder / str(step), spec, self._identity)
             except CheckpointError as error:
-                state, problem = None, error
-            if distributed.everyone(problem is None):
-                return state
-            self._set_aside(place, problem)
+                damaged[step] = error
+                continue
+            for bad, problem in damaged.items():
+                self._set_aside(bad, problem, step)
+            return state
+        if damaged:
+            problems = "; ".join(map(str, damaged.values()))
+            raise CheckpointError(
+                f"no checkpoint in {self.folder} is intact: {problems}. "
+                "Mend or restore the folder, or move it away to begin again"
+            )
         return None
 
-    def _set_aside(self, place: epath.Path, problem: Exception | None) -> None:
-        aside = place.parent / f"corrupt-{place.name}"
+    def _set_aside(self, step: int, problem: CheckpointError, good: int) -> None:
+        place, aside = self.folder / str(step), self.folder / f"corrupt-{step}"
         log.warning(
-            "CHECKPOINT %s IS DAMAGED (%s): moved to %s, falling back to the one before it",
+            "CHECKPOINT %s IS DAMAGED (%s): moved to %s, falling back to step %d",
             place,
-            problem or "on another process",
+            problem,
             aside.name,
+            good,
         )
         if distributed.is_main():
             if aside.exists():
                 aside.rmtree()
             place.rename(aside)
-        distributed.barrier(f"set-aside-{place.name}")
+        distributed.barrier(f"set-aside-{step}")
         self._manager.reload()
 
     def _tracked(self, values: Mapping[str, float] | None) -> dict[str, float] | None:
@@ -249,11 +259,16 @@ class Checkpoints:
 def restore_state(place: epath.Path, spec: StateSpec, identity: Identity) -> TrainState:
     """Return the state of one checkpoint on the mesh of `spec`, checked against its checksums.
 
-    Raises ValueError if it is of another model, `CheckpointError` if it is damaged.
+    Raises ValueError if it is of another model, `CheckpointError` if it is damaged: on every
+    process, whichever of them noticed.
     """
-    metadata = read_metadata(place)
-    _refuse(place, identity.differences(metadata))
-    nested = read_arrays(place, to_pure_dict(spec.abstract))
+
+    def read() -> tuple[dict[str, Any], dict[str, Any]]:
+        metadata = read_metadata(place)
+        _refuse(place, identity.differences(metadata))
+        return metadata, read_arrays(place, to_pure_dict(spec.abstract))
+
+    metadata, nested = _together(read)
     state = from_pure_dict(spec.abstract, nested)
     _check(checksums(state), metadata["checksums"])
     return state
@@ -261,13 +276,32 @@ def restore_state(place: epath.Path, spec: StateSpec, identity: Identity) -> Tra
 
 def restore_model(place: epath.Path, spec: StateSpec, identity: Identity) -> Any:
     """Return the model alone, for evaluation; the optimizer may be another. Raises as above."""
-    metadata = read_metadata(place)
-    _refuse(place, identity.differences(metadata, parameters_only=True))
-    nested = read_arrays(place, {"model": to_pure_dict(spec.abstract.model)})
+
+    def read() -> tuple[dict[str, Any], dict[str, Any]]:
+        metadata = read_metadata(place)
+        _refuse(place, identity.differences(metadata, parameters_only=True))
+        return metadata, read_arrays(place, {"model": to_pure_dict(spec.abstract.model)})
+
+    metadata, nested = _together(read)
     model = from_pure_dict(spec.abstract.model, nested["model"])
     found = {f"model/{name}": value for name, value in checksums(model).items()}
     _check(found, {name: metadata["checksums"].get(name) for name in found})
     return model
+
+
+def _together(read: Callable[[], T]) -> T:
+    """Return what `read` returns if it succeeded on every process, else raise on all of them.
+
+    A process that went on alone would wait for the others for ever in the next collective.
+    """
+    result, problem = None, None
+    try:
+        result = read()
+    except CheckpointError as error:
+        problem = error
+    if not distributed.everyone(problem is None):
+        raise problem or CheckpointError("another process could not read it")
+    return cast(T, result)
 
 
 def _refuse(place: epath.Path, differences: list[str]) -> None:

@@ -41,7 +41,7 @@ class OptimizerConfig:
     clip_norm: float = 5.0
     skip_nonfinite: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field, registry in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
             if getattr(self, field) not in registry:
                 raise ValueError(

@@ -29,7 +29,7 @@ class Recorder:
     num_steps: int
     skip_nonfinite: bool
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.clock = Clock()
         self._window = Window(self.tasks, self.throughput)
         self._waiting: tuple[int, Any, StepMetrics] | None = None

@@ -17,7 +17,7 @@ class TrainConfig:
     num_cpu_devices: int = 0
     z_loss: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         lows = {"num_steps": 1, "rows": 1, "length": 2, "microbatches": 1}
         for field, low in (lows | {"num_cpu_devices": 0, "z_loss": 0.0}).items():
             if getattr(self, field) < low:
@@ -37,7 +37,7 @@ class LogConfig:
     tensorboard: bool = True
     progress: str = "auto"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"log.every={self.every} must be 1 or more")
         if self.progress not in MODES:
