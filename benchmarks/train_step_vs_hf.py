@@ -1,25 +1,19 @@
 """Train step on the CPU: xlmjax beside Hugging Face XLM and XLM-R, taking turns, in float32.
 
-    python benchmarks/train_step_vs_hf.py --model A --rounds 9
-    python benchmarks/train_step_vs_hf.py --model B --ours-python .venv-312/bin/python
+    uv run --group parity python benchmarks/train_step_vs_hf.py --model A --rounds 9
+    uv run --group parity python benchmarks/train_step_vs_hf.py --ours-python .venv-312/bin/python
 
 A step is masking (ours) or ready-made masks (theirs), forward, backward, clipping at norm 5 and
-Adam, with dropout 0.1 everywhere, attention weights included, on full rows of random tokens. Each
-side lives in a process of its own, so that a jax on another Python than torch's can be measured;
-only one of them works at a time. In every round each contender runs a few steps; the ratio of a
-round is its speed over that of the reference contender in the same round, so that a noisy machine
-hurts all alike. The table gives the median and the range of these ratios.
+Adam, with dropout 0.1 everywhere, attention weights included, on full rows of random tokens. How
+the contenders take turns: turns.py.
 """
 
 import argparse
 import dataclasses
-import json
 import os
-import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable
+
+import turns
 
 DROPOUT = 0.1
 RATE = 0.15
@@ -54,10 +48,8 @@ HF = {
 OURS = {"xlmjax": "xlmjax"}
 REFERENCE = "hf-xlmr-gathered"
 
-Step = Callable[[], float]
 
-
-def hf_steps(size: Size, names: list[str], threads: int) -> dict[str, Step]:
+def hf_steps(size: Size, names: list[str], threads: int) -> dict[str, turns.Step]:
     """Return a train step of each Hugging Face contender."""
     import numpy as np
     import torch
@@ -107,7 +99,7 @@ def hf_steps(size: Size, names: list[str], threads: int) -> dict[str, Step]:
         )
         return XLMRobertaForMaskedLM(config)
 
-    def step_of(name: str) -> Step:
+    def step_of(name: str) -> turns.Step:
         model = model_of(name).train()
         optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
 
@@ -123,14 +115,15 @@ def hf_steps(size: Size, names: list[str], threads: int) -> dict[str, Step]:
             value.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
             optimizer.step()
-            return value.item()
+            value.item()  # waits for the step
+            return size.tokens
 
         return step
 
     return {name: step_of(name) for name in names}
 
 
-def our_steps(size: Size, names: list[str], threads: int) -> dict[str, Step]:
+def our_steps(size: Size, names: list[str], threads: int) -> dict[str, turns.Step]:
     """Return our train step. XLA takes the cores that the process is bound to."""
     del threads
     import functools
@@ -154,7 +147,6 @@ def our_steps(size: Size, names: list[str], threads: int) -> dict[str, Step]:
         attention_dropout=DROPOUT,
         dtype="float32",
     )
-    config.model.update(json.loads(os.environ.get("MODEL", "{}")))
     generator = np.random.default_rng(0)
     shape = (size.rows, size.length)
     batch = {
@@ -180,7 +172,7 @@ def our_steps(size: Size, names: list[str], threads: int) -> dict[str, Step]:
         updates, state = optimizer.update(gradient, state, model)
         return optax.apply_updates(model, updates), state, loss
 
-    def step_of(name: str) -> Step:
+    def step_of(name: str) -> turns.Step:
         del name
         cfg = ModelConfig.from_config(
             config.model, vocab_size=size.vocab_size, language_ids=(0,), pad_id=PAD
@@ -191,85 +183,25 @@ def our_steps(size: Size, names: list[str], threads: int) -> dict[str, Step]:
         def step() -> float:
             held[0], held[1], loss = update(*held[:2], batch, jax.random.key(1), held[2])
             held[2] += 1
-            return float(loss)
+            jax.block_until_ready(loss)
+            return size.tokens
 
         return step
 
     return {name: step_of(name) for name in names}
 
 
-def serve(side: str, size: Size, names: list[str], threads: int) -> None:
-    """Run steps as told, one JSON request a line: [contender, number of steps] -> seconds."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries print; answers are the protocol
-    steps = (hf_steps if side == "hf" else our_steps)(size, names, threads)
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        name, count = json.loads(line)
-        start = time.perf_counter()
-        for _ in range(count):
-            loss = steps[name]()
-        print(json.dumps([time.perf_counter() - start, loss]), file=answers, flush=True)
-
-
-class Worker:
-    """A resident process that runs the steps of one side."""
-
-    def __init__(self, python: str, side: str, arguments: argparse.Namespace, names: list[str]):
-        command = [python, os.path.abspath(__file__), "--serve", side, "--contenders", *names]
-        command += ["--model", arguments.model, "--threads", str(arguments.threads)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        if self.process.stdout.readline().strip() != "ready":
-            raise RuntimeError(f"the {side} side did not start; its message is above")
-
-    def seconds(self, name: str, steps: int) -> float:
-        """Run some steps of a contender and return how long they took."""
-        self.process.stdin.write(json.dumps([name, steps]) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())[0]
-
-    def close(self) -> None:
-        """Let the process end."""
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def measure(arguments: argparse.Namespace) -> dict[str, list[float]]:
     """Return tokens a second of every contender in every round."""
-    size = SIZES[arguments.model]
-    sides = {
-        "hf": (arguments.hf_python, [name for name in arguments.contenders if name in HF]),
-        "ours": (arguments.ours_python, [name for name in arguments.contenders if name in OURS]),
-    }
+    sides = {"hf": (arguments.hf_python, HF), "ours": (arguments.ours_python, OURS)}
     workers = {}
-    for side, (python, names) in sides.items():
+    for side, (python, known) in sides.items():
+        names = [name for name in arguments.contenders if name in known]
         if names:
-            worker = Worker(python, side, arguments, names)
-            workers.update(dict.fromkeys(names, worker))
-    for name, worker in workers.items():
-        worker.seconds(name, 2)  # compile and warm up
-    speeds = {name: [] for name in arguments.contenders}
-    for _ in range(arguments.rounds):
-        for name, worker in workers.items():
-            seconds = worker.seconds(name, arguments.steps)
-            speeds[name].append(arguments.steps * size.tokens / seconds)
-    for worker in set(workers.values()):
-        worker.close()
-    return speeds
-
-
-def table(speeds: dict[str, list[float]], reference: str) -> str:
-    """Return a markdown table of speeds and of ratios to the reference contender."""
-    lines = [f"| contender | tokens/s | ratio to {reference} |", "| --- | --- | --- |"]
-    for name, values in speeds.items():
-        ratios = [a / b for a, b in zip(values, speeds[reference], strict=True)]
-        lines.append(
-            f"| {(HF | OURS)[name]} | {statistics.median(values):,.0f} "
-            f"| {statistics.median(ratios):.2f} [{min(ratios):.2f}-{max(ratios):.2f}] |"
-        )
-    return "\n".join(lines)
+            command = [python, os.path.abspath(__file__), "--serve", side, "--contenders", *names]
+            command += ["--model", arguments.model, "--threads", str(arguments.threads)]
+            workers.update(dict.fromkeys(names, turns.Worker(command)))
+    return turns.measure(workers, arguments.rounds, arguments.steps)
 
 
 def main() -> None:
@@ -288,10 +220,11 @@ def main() -> None:
     parser.add_argument("--serve", choices=("hf", "ours"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        serve(arguments.serve, SIZES[arguments.model], arguments.contenders, arguments.threads)
+        make = hf_steps if arguments.serve == "hf" else our_steps
+        turns.serve(make(SIZES[arguments.model], arguments.contenders, arguments.threads))
         return
     reference = REFERENCE if REFERENCE in arguments.contenders else arguments.contenders[0]
-    print(table(measure(arguments), reference))
+    print(turns.table(measure(arguments), HF | OURS, reference, "tokens/s"))
 
 
 if __name__ == "__main__":
