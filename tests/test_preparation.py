@@ -722,11 +722,10 @@ def big_run(corpus, tmp_path):
 def start_until_first_shard(command, directory) -> subprocess.Popen:
     # A shell's background job ignores Ctrl-C, and so would what it starts: a terminal does not.
     process = subprocess.Popen(
-        command,
+        ["env", "--default-signal=INT", *command],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not (directory / "shard-00000-of-00004.json").exists():
