@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 import turns
 
+from xlmjax.cli import with_huge_pages
 from xlmjax.configuration import load_config
 from xlmjax.data.mixture import Group, open_groups
 from xlmjax.data.vocabulary import Vocabulary
@@ -182,7 +183,9 @@ def main() -> None:
     workers = {}
     for side, names in SIDES.items():
         command = [pythons[side], os.path.abspath(__file__), f"--config={arguments.config}"]
-        worker = turns.Worker([*command, "--serve", side])
+        # As each is used: Hugging Face as it is, ours as the `xlmjax` command starts itself.
+        environment = with_huge_pages(os.environ) if side == "ours" else os.environ
+        worker = turns.Worker([*command, "--serve", side], environment)
         workers.update(dict.fromkeys(names, worker))
     speeds = turns.measure(workers, arguments.rounds, arguments.steps)
     print(turns.table(speeds, TITLES, "grouped", "real tokens/s"))

@@ -15,6 +15,8 @@ import sys
 
 import turns
 
+from xlmjax.cli import with_huge_pages
+
 DROPOUT = 0.1
 RATE = 0.15
 CLIP = 5.0
@@ -200,7 +202,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[float]]:
         if names:
             command = [python, os.path.abspath(__file__), "--serve", side, "--contenders", *names]
             command += ["--model", arguments.model, "--threads", str(arguments.threads)]
-            workers.update(dict.fromkeys(names, turns.Worker(command)))
+            # As each is used: Hugging Face as it is, ours as the `xlmjax` command starts itself.
+            environment = with_huge_pages(os.environ) if side == "ours" else os.environ
+            workers.update(dict.fromkeys(names, turns.Worker(command, environment)))
     return turns.measure(workers, arguments.rounds, arguments.steps)
 
 

@@ -34,16 +34,16 @@ def serve(steps: Mapping[str, Step]) -> None:
 
 
 class Worker:
-    """A resident process that serves some contenders."""
+    """A resident process that serves some contenders, in an environment of its own."""
 
-    def __init__(self, command: Sequence[str]):
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] = os.environ):
         read, write = os.pipe()
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             text=True,
             pass_fds=(write,),
-            env={**os.environ, _DESCRIPTOR: str(write)},
+            env={**environment, _DESCRIPTOR: str(write)},
         )
         os.close(write)
         self._answers = os.fdopen(read)

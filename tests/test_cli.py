@@ -1,5 +1,9 @@
 """The command line: help, overrides, and errors that name the field and the remedy."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from xlmjax import cli
@@ -68,3 +72,30 @@ def test_wrong_configs_are_refused_by_name(name, override, message, capsys):
     assert "Traceback" not in str(error.value)
     assert cli.main(["plan", f"--config={name}", *([override] if override else [])]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, "glibc.malloc.hugetlb=1"),
+        ({"GLIBC_TUNABLES": "glibc.cpu.x=2"}, "glibc.cpu.x=2:glibc.malloc.hugetlb=1"),
+        ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, "glibc.malloc.hugetlb=0"),
+    ],
+)
+def test_huge_pages_are_asked_for_unless_the_user_chose(before, after):
+    environment = {"HOME": "/root", **before}
+    assert cli.with_huge_pages(environment) == {"HOME": "/root", "GLIBC_TUNABLES": after}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the setting is glibc's")
+def test_the_command_starts_again_once_as_the_same_process():
+    program = (
+        "import os, sys, xlmjax.cli as cli; print(os.getpid(), flush=True);"
+        "cli.main = lambda: print(sys.argv[1:], os.environ['GLIBC_TUNABLES']); cli.entry()"
+    )
+    environment = {name: x for name, x in os.environ.items() if name != "GLIBC_TUNABLES"}
+    command = [sys.executable, "-c", program, "bench", "--x=a b"]
+    out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    first, second, last = out.stdout.splitlines()
+    assert first == second
+    assert last == "['bench', '--x=a b'] glibc.malloc.hugetlb=1"

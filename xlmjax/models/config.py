@@ -122,13 +122,17 @@ class ModelConfig:
     def flops_per_token(self, length: int, predicted_share: float = 1.0) -> float:
         """Return the floating-point operations of training on one token of a row of `length`.
 
-        Forward and backward pass, 2 operations a multiplication, attention over the whole row;
-        the vocabulary projection runs at a share of the positions. What remat repeats, norms and
-        the optimizer do not count, as is usual for MFU.
+        Forward and backward pass, 2 operations a multiplication, attention over the whole row. Only
+        a share of the positions is predicted: the vocabulary projection runs there, and so does the
+        last layer but for its keys and values. What remat repeats, norms and the optimizer do not
+        count, as is usual for MFU.
         """
-        body = self.num_layers * self._weights_per_layer()
+        per_layer, keys_and_values = self._weights_per_layer(), 2 * self.embed_dim**2
+        last = keys_and_values + predicted_share * (per_layer - keys_and_values)
+        body = (self.num_layers - 1) * per_layer + last
         head = predicted_share * self.embed_dim * self.vocab_size
-        return 6 * (body + head) + 12 * self.num_layers * length * self.embed_dim
+        attention = (self.num_layers - 1 + predicted_share) * length * self.embed_dim
+        return 6 * (body + head) + 12 * attention
 
     def _weights_per_layer(self) -> int:
         gates = 2 if self.mlp == "geglu" else 1

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key, UInt32
+from jaxtyping import Array, Float, Int, Key, Shaped, UInt32
 
 from xlmjax.models.config import ModelConfig
 from xlmjax.ops import dropout
@@ -24,6 +24,10 @@ class Rows(NamedTuple):
     positions: Int[Array, "b l"]
     segment_ids: Int[Array, "b l"]  # 0 marks padding
     seeds: UInt32[Array, "b 2"] | None  # of dropout; None means no dropout
+
+    def at(self, picks: Int[Array, "b k"] | None) -> "Rows":
+        """Return what is known of some positions of each row (of all without `picks`)."""
+        return Rows(take(self.positions, picks), take(self.segment_ids, picks), self.seeds)
 
 
 def table(key: Key[Array, ""], **axes: int) -> nnx.Param:
@@ -45,6 +49,18 @@ def drop(
     if seeds is None or rate == 0:
         return x
     return dropout.Dropout(dropout.fold(seeds, place), rate)(x)
+
+
+def take(x: Shaped[Array, "b l ..."], picks: Int[Array, "b k"] | None) -> Shaped[Array, "b k ..."]:
+    """Return `x` at some positions of each row, or all of it without `picks`."""
+    if picks is None:
+        return x
+    return jnp.take_along_axis(x, picks.reshape(picks.shape + (1,) * (x.ndim - 2)), axis=1)
+
+
+def length_axis(picks: Int[Array, "b k"] | None) -> str:
+    """Return the logical name of axis 1 of what `take` returns."""
+    return "act_length" if picks is None else "act_picks"
 
 
 def zero_padding(x: Float[Array, "b l e"], segment_ids: Int[Array, "b l"]) -> Float[Array, "b l e"]:
@@ -103,14 +119,23 @@ class Attention(nnx.Module):
         self.value = Dense(embed, heads, cfg.bias, key_value)
         self.out = Dense(heads, embed, cfg.bias, key_out)
 
-    def __call__(self, x: Float[Array, "b l e"], rows: Rows, causal: bool) -> Float[Array, "b l e"]:
+    def __call__(
+        self,
+        x: Float[Array, "b l e"],
+        rows: Rows,
+        causal: bool,
+        picks: Int[Array, "b k"] | None = None,
+    ) -> Float[Array, "b q e"]:
         cfg = self.cfg
-        q, k, v = self.query(x), self.key(x), self.value(x)
+        queries = rows.at(picks)
+        q, k, v = self.query(take(x, picks)), self.key(x), self.value(x)
         if cfg.positions == "rope":
-            q, k = (rotate(heads, rows.positions, cfg.rope_base) for heads in (q, k))
-        q, k, v = (
+            q = rotate(q, queries.positions, cfg.rope_base)
+            k = rotate(k, rows.positions, cfg.rope_base)
+        q = constrain(q, "act_batch", length_axis(picks), "act_heads", "act_head_dim")
+        k, v = (
             constrain(heads, "act_batch", "act_length", "act_heads", "act_head_dim")
-            for heads in (q, k, v)
+            for heads in (k, v)
         )
         weights_dropout = None
         if rows.seeds is not None and cfg.attention_dropout:
@@ -119,7 +144,8 @@ class Attention(nnx.Module):
             q,
             k,
             v,
-            segment_ids=rows.segment_ids,
+            segment_ids=queries.segment_ids,
+            kv_segment_ids=rows.segment_ids,
             causal=causal,
             dropout=weights_dropout,
             implementation=cfg.attention,

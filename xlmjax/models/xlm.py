@@ -87,15 +87,20 @@ class XLM(nnx.Module):
         language_ids: Int[Array, "b l"],
         *,
         causal: bool = False,
+        picks: Int[Array, "b k"] | None = None,
         key: Key[Array, ""] | None = None,
         row_ids: Int[Array, "b"] | None = None,
-    ) -> Float[Array, "b l e"]:
+    ) -> Float[Array, "b q e"]:
         """Return hidden states in the compute dtype, zero at padding (segment 0).
 
-        Dropout needs a `key`; it is then a function of the key, `row_ids` (default 0, 1, ...) and
-        the element. Raises `ValueError` on rows longer than the table of positions.
+        With `picks` only those at these positions of each row, [b k e], which spares most of the
+        last layer; for an encoder. Dropout needs a `key`; it is then a function of the key,
+        `row_ids` (default 0, 1, ...) and the element. Raises `ValueError` on rows longer than the
+        table of positions.
         """
         cfg = self.cfg
+        if causal and picks is not None:
+            raise ValueError("picks of a causal model: take them from its states of all positions")
         if cfg.positions != "rope" and tokens.shape[1] > cfg.max_positions:
             raise ValueError(
                 f"rows of {tokens.shape[1]} tokens are longer than model.max_positions="
@@ -109,12 +114,7 @@ class XLM(nnx.Module):
         x = self.embeddings(tokens, positions, language_ids)
         x = drop(x, seeds, cfg.num_layers, cfg.dropout)  # layers take the places before
         x = constrain(zero_padding(x, segment_ids), "act_batch", "act_length", "act_embed")
-        return self.transformer(x, Rows(positions, segment_ids, seeds), causal=causal)
-
-    def at(self, hidden: Float[Array, "b l e"], picks: Int[Array, "b k"]) -> Float[Array, "b k e"]:
-        """Return the hidden states at some positions of each row."""
-        picked = jnp.take_along_axis(hidden, picks[:, :, None], axis=1)
-        return constrain(picked, "act_batch", "act_picks", "act_embed")
+        return self.transformer(x, Rows(positions, segment_ids, seeds), causal=causal, picks=picks)
 
     def token_losses(
         self, hidden: Float[Array, "*n e"], targets: Int[Array, "*n"]

@@ -93,16 +93,18 @@ class MaskedLanguageModel:
         """Return the loss of a clean batch; `deterministic` leaves out dropout, not the masks."""
         key_mask, key_dropout = jax.random.split(key)
         masked = self.mask(batch, key_mask, step)
+        # Only where there is a target: the vocabulary projection is the largest product of all,
+        # and of the last layer the other positions need keys and values alone.
         hidden = model.encode(
             masked.inputs,
             batch["positions"],
             batch["segment_ids"],
             batch["language_ids"],
+            picks=masked.picks,
             key=None if deterministic else key_dropout,
             row_ids=batch["row_ids"],
         )
-        # Only where there is a target: the vocabulary projection is the largest product of all.
-        losses = model.token_losses(model.at(hidden, masked.picks), masked.targets)
+        losses = model.token_losses(hidden, masked.targets)
         languages = jnp.take_along_axis(batch["language_ids"], masked.picks, axis=1)
         return summarise(
             losses,

@@ -105,6 +105,12 @@ def make_mesh(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
     return Mesh(grid, AXES, axis_types=types)
 
 
+def platform() -> str:
+    """Return "cpu", "gpu" or "tpu": what the program that is being traced will run on."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.default_backend() if mesh.empty else mesh.abstract_device.platform
+
+
 def batch_divisor(mesh: Mesh) -> int:
     """Return the number of parts that the rows of a batch are split into."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
