@@ -16,7 +16,7 @@ from xlmjax.configs import base, sizes, xlm15
 
 def get_config(arg: str = "") -> ConfigDict:
     """Return the experiment; `arg`: objective=mlm|mlm_tlm, root=FOLDER, size, recipe."""
-    choice = base.parse(arg, objective="mlm_tlm", root="data", size="small", recipe="xlm")
+    choice = base.parse(arg, objective="mlm_tlm", root="data", size="small", recipe="modern")
     config = base.get_config()
     root, data = choice.root, config.data
     data.languages = xlm15.LANGUAGES
@@ -35,11 +35,16 @@ def get_config(arg: str = "") -> ConfigDict:
     data.stores = "runs/wiki15/stores"
     sizes.set_size(config, choice.size)
     sizes.set_recipe(config, choice.recipe)
-    config.optimizer.learning_rate = 5e-4
-    config.optimizer.warmup_steps = 1_000
-    config.optimizer.weight_decay = 0.01
-    config.train.rows = 64
-    config.train.num_steps = 4_000
-    config.checkpoint.every = 500
-    config.evals.perplexity = base.perplexity(tasks=("mlm", "tlm"), every=1_000)
+    config.model.dtype = "float32"
+    # Some 40 minutes on two cores.
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 5e-3
+    config.optimizer.warmup_steps = 50
+    config.optimizer.schedule = "linear"
+    config.train.rows = 48
+    config.train.length = 128
+    config.train.num_steps = 500
+    config.checkpoint.every = 100
+    config.log.every = 10
+    config.evals.perplexity = base.perplexity(tasks=("mlm", "tlm"), every=250, max_rows=96)
     return config
