@@ -26,7 +26,15 @@ FOLDER = "checkpoints"
 STATE, METADATA = "state", "metadata"
 FORMAT = 1
 # Fields of ModelConfig that may differ between a checkpoint and the run that continues it.
-FREE_FIELDS = ("dropout", "attention_dropout", "dtype", "attention", "remat", "head_tile")
+FREE_FIELDS = (
+    "dropout",
+    "attention_dropout",
+    "dtype",
+    "attention",
+    "remat",
+    "scan_layers",
+    "head_tile",
+)
 
 T = TypeVar("T")
 
