@@ -119,6 +119,7 @@ def get_config(arg: str = "") -> ConfigDict:
     checkpoint.best_metric = ""  # e.g. eval/perplexity/mlm/average/loss, lower is better
     checkpoint.keep_best = 1
     checkpoint.resume_from = ""  # whole state of another workdir
+    checkpoint.same_data = True  # False lets a run go on with other data, rows or seed than before
     checkpoint.init_from = ""  # parameters only, with a report of what was renamed or skipped
 
     config.evals = ConfigDict()  # name -> evaluator, see `perplexity`
@@ -126,6 +127,10 @@ def get_config(arg: str = "") -> ConfigDict:
     log.every = 50
     log.tensorboard = True
     log.progress = "auto"  # auto | bar | lines | none
+    config.lock()  # a misspelt field is an error
+    config.objectives.unlock()
+    config.objectives.mlm.lock()
+    config.evals.unlock()
     return config
 
 
@@ -140,6 +145,7 @@ def objective(name: str, **fields) -> ConfigDict:
     group.max_rate = 0.0  # static bound of `rate`; 0 means its largest value
     group.mask_keep_random = (0.8, 0.1, 0.1)
     group.sample_alpha = 0.0  # targets chosen in proportion to frequency^-alpha; 0 is uniform
+    group.lock()
     group.update(fields)
     return group
 
@@ -155,6 +161,7 @@ def perplexity(tasks: tuple[str, ...], split: str = "validation", **fields) -> C
     evaluator.rows = 64
     evaluator.max_rows = 0  # rows a task, evenly spaced; 0 reads all
     evaluator.rate = 0.15
+    evaluator.lock()
     evaluator.update(fields)
     return evaluator
 

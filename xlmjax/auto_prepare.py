@@ -55,7 +55,7 @@ def missing_stores(config: ConfigDict) -> list[str]:
     for split, names in wanted:
         for name in names:
             try:
-                tasks = resolve_names(config.data.stores, [name])
+                tasks = resolve_names(config.data, [name])
             except ValueError:
                 missing[f"{name}/{split}"] = None
                 continue

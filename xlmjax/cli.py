@@ -90,6 +90,15 @@ def _run(name: str, argv: list[str]) -> int:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"xlmjax {name}: {message}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if args.traceback or "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(
+            f"xlmjax {name}: out of memory ({str(error).splitlines()[0]}): lower train.rows, raise "
+            "train.microbatches or mesh.fsdp, or set model.remat=full",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print(f"xlmjax {name}: interrupted", file=sys.stderr)
         return 130

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import json
 import pathlib
+import traceback
 import types
 from collections.abc import Sequence
 from typing import Any
@@ -44,8 +45,10 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
     stem, _, argument = name.partition(":")
     try:
         config = _config_module(stem).get_config(argument)
-    except ValueError as error:
-        raise ConfigError(f"--config={name}: {error}") from error
+    except ConfigError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError) as error:
+        raise ConfigError(f"--config={name}{_line_of(error)}: {_flat(error)}") from error
     argv = ["xlmjax", *overrides]
     values = flags.FlagValues()
     try:
@@ -53,8 +56,23 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
         values(argv)
         return values["config"].value
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        text = str(error.args[0] if error.args else error).replace("\\n", ". ").replace("\\'", "")
-        raise ConfigError(f"--config={name} with {' '.join(overrides)}: {text}") from error
+        given = " ".join(overrides)
+        raise ConfigError(f"--config={name} with {given}: {_flat(error)}") from error
+
+
+def _flat(error: Exception) -> str:
+    """Return the message of an error in one line; ml_collections quotes some of its own."""
+    text = str(error.args[0] if error.args else error)
+    return text.strip("\"'").replace("\\n", ". ").replace("\n", " ").replace("\\'", "")
+
+
+def _line_of(error: Exception) -> str:
+    """Return where in a file of configs an error came up, as `, FILE:LINE`."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f", {error.filename}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [x for x in frames if "ml_collections" not in x.filename and x.filename != __file__]
+    return f", {own[-1].filename}:{own[-1].lineno}" if own else ""
 
 
 def _config_module(name: str) -> types.ModuleType:

@@ -91,7 +91,7 @@ def build_experiment(config: ConfigDict) -> Experiment:
     model = ModelConfig.from_config(
         config.model,
         vocab_size=vocabulary.size,
-        language_ids=languages.ids(tuple(sorted(config.data.languages))),
+        language_ids=_language_ids(config.data.languages),
         pad_id=vocabulary.pad,
     )
     if model.positions != "rope" and train.length > model.max_positions:
@@ -106,6 +106,14 @@ def build_experiment(config: ConfigDict) -> Experiment:
         mesh_config.strategy,
     )
     return Experiment(config, train, optimizer, mesh_config.strategy, mesh, vocabulary, model, spec)
+
+
+def _language_ids(codes: Sequence[str]) -> tuple[int, ...]:
+    """Return ids in the alphabetical order of the codes: the rows of the language table."""
+    try:
+        return languages.ids(tuple(sorted(codes)))
+    except KeyError as error:
+        raise ValueError(f"data.languages={tuple(codes)}: {error.args[0]}") from None
 
 
 def make_groups(experiment: Experiment, data: Sequence[DataGroup]) -> list[Group]:
@@ -124,12 +132,15 @@ def make_groups(experiment: Experiment, data: Sequence[DataGroup]) -> list[Group
         counts = None
         if fields.sample_alpha:
             counts = token_counts(part, experiment.vocabulary)
-        objective = OBJECTIVES[fields.name].from_config(  # type: ignore[attr-defined]
-            fields,
-            _specials(experiment.vocabulary, counts),
-            num_tasks=len(part.mixture.tasks),
-            z_loss=experiment.train.z_loss,
-        )
+        try:
+            objective = OBJECTIVES[fields.name].from_config(  # type: ignore[attr-defined]
+                fields,
+                _specials(experiment.vocabulary, counts),
+                num_tasks=len(part.mixture.tasks),
+                z_loss=experiment.train.z_loss,
+            )
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
         groups.append(Group(part.name, objective, piecewise(fields.weight, f"{where}.weight")))
     return groups
 

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 from etils import epath
@@ -56,13 +57,16 @@ def train(config: ConfigDict, workdir: epath.PathLike, stop_after: int | None = 
         data = open_groups(config, experiment.vocabulary)
         train_step = make_train_step(experiment, make_groups(experiment, data))
         evaluators = make_evaluators(experiment.evaluation_context)
-        _check_best_metric(checkpointing.best_metric, evaluators)
-        checkpoints = Checkpoints(workdir, checkpointing, experiment.identity)
+        _check_best_metric(checkpointing, evaluators)
+        identity = experiment.identity
+        if checkpointing.same_data:
+            identity = dataclasses.replace(identity, data=data_identity(experiment, data))
+        checkpoints = Checkpoints(workdir, checkpointing, identity)
         stack.callback(checkpoints.close)
         state, origin = initial_state(
             checkpoints,
             checkpointing,
-            experiment.identity,
+            identity,
             experiment.spec,
             jax.random.key(config.seed),
         )
@@ -74,8 +78,8 @@ def train(config: ConfigDict, workdir: epath.PathLike, stop_after: int | None = 
         stack.callback(writer.close)
         watch = PreemptionWatch()
         stack.callback(watch.close)
-        if main and start == 0:
-            write_description(workdir, experiment)
+        if main:
+            write_description(workdir, experiment, start)
         for line in (*describe(experiment), f"compiled programs are kept in {cache}", origin):
             progress.note(line)
 
@@ -165,6 +169,27 @@ def _summary(values: Mapping[str, float]) -> list[str]:
     return [f"{owner}: {', '.join(parts)}" for owner, parts in (averages or lines).items()]
 
 
+def data_identity(experiment: Experiment, data: Sequence[DataGroup]) -> dict[str, Any]:
+    """Return what the batch of a step depends on; a run that goes on must have all of it."""
+    config = experiment.config
+    stores = {
+        f"the store of {task.name}": task.store.manifest.source_fingerprint
+        for group in data
+        for task in group.mixture.tasks
+    }
+    return {
+        "seed": config.seed,
+        "train.length": experiment.train.length,
+        "data.layout": config.data.layout.to_dict(),
+        "data.mixing": config.data.mixing.to_dict(),
+        "rows by objective": {group.name: group.rows for group in data},
+        "tasks by objective": {
+            group.name: [task.name for task in group.mixture.tasks] for group in data
+        },
+        **stores,
+    }
+
+
 def describe(experiment: Experiment) -> list[str]:
     """Return what a user wants to see first: devices, mesh, size of the model."""
     device = jax.devices()[0]
@@ -178,8 +203,11 @@ def describe(experiment: Experiment) -> list[str]:
     ]
 
 
-def write_description(workdir: epath.Path, experiment: Experiment) -> None:
-    """Write config.json: the resolved config, versions, mesh, and a table of the parameters."""
+def write_description(workdir: epath.Path, experiment: Experiment, start: int) -> None:
+    """Write config.json: the resolved config, versions, mesh, and a table of the parameters.
+
+    A run that goes on from step n writes config-n.json beside it.
+    """
     axes = parameter_axes(experiment.spec.abstract.model)
     parameters = {
         name: {
@@ -200,7 +228,8 @@ def write_description(workdir: epath.Path, experiment: Experiment) -> None:
         "parameters": parameters,
     }
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.json").write_text(json.dumps(content, indent=2, default=str) + "\n")
+    name = f"config-{start}.json" if start else "config.json"
+    (workdir / name).write_text(json.dumps(content, indent=2, default=str) + "\n")
 
 
 def _throughput(experiment: Experiment) -> Throughput:
@@ -213,10 +242,25 @@ def _throughput(experiment: Experiment) -> Throughput:
     )
 
 
-def _check_best_metric(metric: str, evaluators: Sequence[Scheduled]) -> None:
-    known = [f"eval/{evaluator.name}/" for evaluator in evaluators]
-    if metric and not metric.startswith(tuple(known)):
+def _check_best_metric(config: CheckpointConfig, evaluators: Sequence[Scheduled]) -> None:
+    """Raise `ValueError` unless every checkpoint comes with a value of the metric to keep it by."""
+    metric = config.best_metric
+    if not metric:
+        return
+    owners = [x for x in evaluators if metric.startswith(f"eval/{x.name}/")]
+    if not owners:
+        known = ", ".join(f"eval/{evaluator.name}/" for evaluator in evaluators)
         raise ValueError(
             f"checkpoint.best_metric={metric!r} is of no evaluator of config.evals; it must begin "
-            f"with one of: {', '.join(known) or 'none, config.evals is empty'}"
+            f"with one of: {known or 'none, config.evals is empty'}"
+        )
+    if metric.endswith("/accuracy"):
+        raise ValueError(
+            f"checkpoint.best_metric={metric!r}: the lowest is kept, and of an accuracy that is "
+            "the worst; name a loss or a perplexity"
+        )
+    if not owners[0].is_due(config.every, 0):
+        raise ValueError(
+            f"checkpoint.every={config.every} is no multiple of evals.{owners[0].name}.every: "
+            f"checkpoints between evaluations would have no {metric!r} to be kept by"
         )

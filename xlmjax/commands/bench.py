@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(config: ConfigDict, args: argparse.Namespace) -> None:
     """Measure and print."""
+    if unknown := sorted({*args.part} - {*PARTS}):
+        raise ValueError(f"unknown part {unknown[0]!r}; known: {', '.join(PARTS)}")
     from xlmjax import throughput
     from xlmjax.experiment import build_experiment, start_jax
 

@@ -69,10 +69,12 @@ def verify_resume(config: ConfigDict, workdir: pathlib.Path, num_steps: int) -> 
             "log.every": 1,
             "log.tensorboard": False,
             "log.progress": "none",
+            "checkpoint.keep_every": 0,
+            "checkpoint.resume_from": "",
+            "checkpoint.best_metric": "",
         },
     )
     short.evals = ConfigDict()
-    short.checkpoint.best_metric = ""
     shutil.rmtree(workdir / "verify", ignore_errors=True)
     straight, resumed = workdir / "verify" / "straight", workdir / "verify" / "resumed"
     expected = named_leaves(train(short, straight).state)

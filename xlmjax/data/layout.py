@@ -24,7 +24,9 @@ class Layout(Protocol):
     """Rows of one task."""
 
     num_rows: int
+    length: int  # of a row
     num_tokens: int  # real tokens of an epoch, delimiters included
+    longest: int  # tokens of the longest example that is never cut, dropped ones included
     dropped: dict[str, int]  # examples that no row holds, by reason
 
     def fill(self, rows: np.ndarray, epochs: np.ndarray, batch: Mapping[str, np.ndarray]) -> None:
@@ -52,6 +54,7 @@ class StreamLayout:
 
     def __init__(self, store: TokenStore, length: int, delimiters: Delimiters):
         self.length = length
+        self.longest = 0
         self.dropped: dict[str, int] = {}
         self._store = store
         self._delimiters = delimiters
@@ -99,6 +102,7 @@ class PackLayout:
 
     def __init__(self, store: TokenStore, length: int, delimiters: Delimiters):
         self.length = length
+        self.longest = 0
         self.dropped: dict[str, int] = {}
         self._store = store
         self._delimiters = delimiters
@@ -109,6 +113,7 @@ class PackLayout:
         self._offsets = [store.offsets(name) for name in names]
         if self._is_pair:
             sizes = np.sum([np.diff(offsets) for offsets in self._offsets], axis=0) + 4
+            self.longest = int(sizes.max(initial=0))
             fits = sizes <= length
             if not fits.all():
                 self.dropped["longer than a row"] = int(np.count_nonzero(~fits))

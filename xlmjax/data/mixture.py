@@ -59,40 +59,78 @@ class MixingConfig:
             raise ValueError(f"data.mixing.pair_share={self.pair_share} must be -1 or in [0, 1]")
 
 
-def resolve_names(stores: str | pathlib.Path, names: Sequence[str]) -> tuple[str, ...]:
+def own_tasks(data: Any, name: str) -> set[str] | None:
+    """Return the tasks that "mlm", "clm" or "tlm" stand for in a config; None for other names."""
+    if name in ("mlm", "clm"):
+        return {f"{name}.{code}" for code in data.languages}
+    if name == "tlm":
+        return {f"tlm.{'_'.join(sorted(pair.split('-')))}" for pair in data.pairs}
+    return None
+
+
+def resolve_names(data: Any, names: Sequence[str]) -> tuple[str, ...]:
     """Return the task names behind mixture or task names, from what `prepare` wrote.
 
-    Raises `ValueError` naming what is missing and the remedy.
+    `data` is the section of the config. Raises `ValueError` naming what is missing, or prepared for
+    other languages or pairs, and the remedy.
     """
-    path = pathlib.Path(stores) / MIXTURES_FILE
-    known = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    known = _prepared(data.stores)
+    path = pathlib.Path(data.stores) / MIXTURES_FILE
     missing = [name for name in names if name not in known]
     if missing:
         raise ValueError(
             f"{path}: no prepared mixture {', '.join(map(repr, missing))}; "
             "run `xlmjax prepare` with the same --config"
         )
+    for name in names:
+        expected, found = own_tasks(data, name), set(known[name]["tasks"])
+        if expected is not None and expected != found:
+            raise ValueError(
+                f"{path}: {name!r} was prepared for other data.languages or data.pairs: lacks "
+                f"{', '.join(sorted(expected - found)) or 'nothing'}, has besides "
+                f"{', '.join(sorted(found - expected)) or 'nothing'}; run `xlmjax prepare` with "
+                "the same --config, or give each config a data.stores of its own"
+            )
     return tuple(dict.fromkeys(task for name in names for task in known[name]["tasks"]))
 
 
+def own_rates(data: Any, names: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """Return (task, rate) of a mixture that brings its own rates; () where data.mixing decides.
+
+    Raises `ValueError` where such a mixture stands beside other names.
+    """
+    known = _prepared(data.stores)
+    brought = [name for name in names if known[name]["rates"]]
+    if brought and len(names) > 1:
+        raise ValueError(
+            f"data.mixture={tuple(names)}: {brought[0]!r} is a seqio mixture with rates of its "
+            "own, which say nothing of the others; name it alone, or name its tasks"
+        )
+    return tuple(
+        pair
+        for name in brought
+        for pair in zip(known[name]["tasks"], known[name]["rates"], strict=True)
+    )
+
+
+def _prepared(stores: str | pathlib.Path) -> dict[str, Any]:
+    path = pathlib.Path(stores) / MIXTURES_FILE
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
 def open_tasks(
-    stores: str | pathlib.Path,
-    names: Sequence[str],
-    split: str,
-    vocabulary: Vocabulary,
-    *,
-    length: int,
-    layouts: Mapping[str, str],
-    verify: bool = True,
+    data: Any, names: Sequence[str], split: str, vocabulary: Vocabulary, length: int
 ) -> tuple[Task, ...]:
-    """Open the stores of some tasks and lay them out in rows of `length` tokens."""
+    """Open the stores of some tasks and lay them out in rows of `length` tokens.
+
+    `data` is the section of the config.
+    """
     delimiters = Delimiters(eos=vocabulary.eos, pad=vocabulary.pad)
     tasks = []
-    for name in resolve_names(stores, names):
-        store = TokenStore.open(
-            pathlib.Path(stores) / name / split, vocabulary.fingerprint, verify=verify
-        )
-        layout = make_layout(layouts[store.manifest.kind], store, length, delimiters)
+    for name in resolve_names(data, names):
+        place = pathlib.Path(data.stores) / name / split
+        store = TokenStore.open(place, vocabulary.fingerprint, verify=data.verify)
+        layout = make_layout(data.layout[store.manifest.kind], store, length, delimiters)
         if not layout.num_rows:
             raise ValueError(
                 f"{store.directory}: no example fits a row of train.length={length} tokens; "
@@ -154,7 +192,8 @@ def _mix(tasks: Sequence[Task], mixing_config: MixingConfig, budget: float) -> n
 def parse_stages(fields: Mapping[str, Any]) -> list[tuple[int, MixingConfig]]:
     """Turn `data.mixing` with its `stages` into (first step, mixing) pairs, the first at step 0.
 
-    A stage is (first step, "field=value", ...) and keeps what it does not change.
+    A stage is (first step, "field=value", ...) and keeps what it does not change; one at step 0
+    changes the start itself. Raises `ValueError` naming what is wrong with which stage.
     """
     fields = dict(fields)
     stages = fields.pop("stages", ())
@@ -171,9 +210,22 @@ def parse_stages(fields: Mapping[str, Any]) -> list[tuple[int, MixingConfig]]:
                 known = ", ".join(sorted(set(kinds) - {"rates"}))
                 raise ValueError(f"data.mixing.stages: {change!r} is not FIELD=VALUE with: {known}")
             kind = kinds[name]
-            values[name] = tuple(value.split("+")) if kind is tuple else kind(value)
+            try:
+                values[name] = tuple(value.split("+")) if kind is tuple else kind(value)
+            except ValueError:
+                raise ValueError(
+                    f"data.mixing.stages: {change!r}: {value!r} is no {kind.__name__}"
+                ) from None
         current = dataclasses.replace(current, **values)
-        parsed.append((int(first_step), current))
+        step = int(first_step)
+        if step == 0 and len(parsed) == 1:
+            parsed = []
+        elif step <= parsed[-1][0]:
+            raise ValueError(
+                f"data.mixing.stages: a stage at step {step} after one at step {parsed[-1][0]}: "
+                "give them in order, each step once"
+            )
+        parsed.append((step, current))
     return parsed
 
 
@@ -232,6 +284,12 @@ def build_mixture(
         last_step = following[0] if following else num_steps
         budget = max(last_step - step, 1) * rows_per_step
         first_row = -(-step * rows_per_step // block) * block
+        if stages and first_row <= stages[-1].first_row:
+            raise ValueError(
+                f"data.mixing.stages: the stage at step {step} and the one before it fall into the "
+                f"same block of {block:,} rows, {block / rows_per_step:.0f} steps of "
+                f"{rows_per_step} rows; proportions hold by block: put them further apart"
+            )
         counts = mixing.quotas(rates_of(tasks, config, budget), block)
         stages.append(mixing.Stage(first_row, tuple(counts.tolist())))
     sizes = [task.layout.num_rows for task in tasks]
@@ -256,18 +314,19 @@ def open_groups(config: Any, vocabulary: Vocabulary) -> tuple[Group, ...]:
     """
     names = sorted(config.objectives)
     shares = [config.objectives[name].share for name in names]
+    if min(shares, default=1) <= 0:
+        raise ValueError(
+            f"objectives.{names[shares.index(min(shares))]}.share={min(shares)}: give each "
+            "objective a positive share of the rows, or leave it out"
+        )
     rows = mixing.quotas(shares, config.train.rows)
     groups = []
     for name, group_rows in zip(names, rows.tolist(), strict=True):
-        tasks = open_tasks(
-            config.data.stores,
-            config.objectives[name].mixture or config.data.mixture,
-            "train",
-            vocabulary,
-            length=config.train.length,
-            layouts=config.data.layout,
-            verify=config.data.verify,
-        )
+        mixture_names = config.objectives[name].mixture or config.data.mixture
+        tasks = open_tasks(config.data, mixture_names, "train", vocabulary, config.train.length)
+        fields = config.data.mixing.to_dict()
+        if rates := own_rates(config.data, mixture_names):
+            fields |= {"kind": "explicit", "rates": rates}
         unknown = {code for task in tasks for code in task.languages} - set(config.data.languages)
         if unknown:
             raise ValueError(
@@ -276,7 +335,7 @@ def open_groups(config: Any, vocabulary: Vocabulary) -> tuple[Group, ...]:
             )
         mixture = build_mixture(
             tasks,
-            config.data.mixing.to_dict(),
+            fields,
             name=name,
             length=config.train.length,
             rows_per_step=group_rows,

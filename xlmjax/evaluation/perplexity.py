@@ -23,10 +23,13 @@ from xlmjax.data.batches import EvaluationBatches
 from xlmjax.data.mixture import Task, open_tasks
 from xlmjax.evaluation.base import EVALUATORS, Context
 from xlmjax.objectives import OBJECTIVES, naming
+from xlmjax.ops.cross_entropy import SumWeight
 from xlmjax.parallel.mesh import check_rows
 from xlmjax.parallel.partition import batch_sharding, replicated, use_rules
 
 SEED = 0  # of the masks
+_PREDICTABLE = "predictable"  # places that could be targets, of all real ones
+_LENGTHS = 64  # rows longer than those of training are a multiple of this
 
 
 @EVALUATORS.register("perplexity")
@@ -41,16 +44,13 @@ class Perplexity:
                 f"evals.{name}.objective={fields.objective!r} is unknown; known: "
                 f"{', '.join(OBJECTIVES)}"
             )
-        self._tasks = open_tasks(
-            config.data.stores,
-            fields.tasks,
-            fields.split,
-            context.vocabulary,
-            length=config.train.length,
-            layouts=config.data.layout,
-            verify=config.data.verify,
-        )
-        self._rows, self._length = fields.rows, config.train.length
+        self._tasks = [
+            _uncut(name, task, fields, context)
+            for task in open_tasks(
+                config.data, fields.tasks, fields.split, context.vocabulary, config.train.length
+            )
+        ]
+        self._rows = fields.rows
         self._max_rows = fields.max_rows
         self._mesh = context.mesh
         group = ConfigDict()
@@ -69,7 +69,6 @@ class Perplexity:
             "rate": fields.rate,
             "max_rows": fields.max_rows,
             "mask_seed": SEED,
-            "length": config.train.length,
             "vocabulary": context.vocabulary.fingerprint,
             "tasks": {task.name: _facts(task) for task in self._tasks},
         }
@@ -78,19 +77,24 @@ class Perplexity:
         """Yield `<task>/<metric>`, `<language>/<metric>` and `<kind>/average/<metric>`.
 
         A language is scored over all tasks of the evaluator; an average is the arithmetic mean over
-        the tasks of a kind (mlm, tlm, clm), as XLM's (specification 4.5).
+        the tasks of a kind (mlm, tlm, clm), as XLM's (specification 4.5). `bits_per_byte`, which
+        compares vocabularies, is the mean loss in bits times the symbols that can be predicted
+        (words and inner end symbols) over the bytes of the text.
         """
         kinds: dict[str, list[dict[str, float]]] = {}
         languages: dict[str, Any] = {}
         for task in self._tasks:
             total = self._total(model, task)
+            predictable, real = total.pop(_PREDICTABLE)
             for name in [name for name in total if "/" in name]:
                 pair = total.pop(name)
                 if name.startswith("language/"):
                     languages[name] = languages.get(name, 0.0) + pair
             metrics = _with_perplexity(naming.means(total, []))
             if "loss" in metrics:
-                metrics["bits_per_byte"] = metrics["loss"] / math.log(2) * _tokens_per_byte(task)
+                symbols = predictable / real * task.layout.num_tokens
+                num_bytes = sum(task.store.manifest.bytes.values())
+                metrics["bits_per_byte"] = metrics["loss"] / math.log(2) * symbols / num_bytes
                 kinds.setdefault(task.name.partition(".")[0], []).append(metrics)
             yield from ((f"{task.name}/{metric}", value) for metric, value in metrics.items())
         yield from _with_perplexity(naming.means(languages, [])).items()
@@ -102,7 +106,9 @@ class Perplexity:
     def _total(self, model: Any, task: Task) -> dict[str, Any]:
         """Return metric -> float64 [2] or [2, n]: sum and weight over all rows of a task."""
         sharding = batch_sharding(self._mesh)
-        batches = EvaluationBatches([task], self._rows, self._length, sharding, self._max_rows)
+        batches = EvaluationBatches(
+            [task], self._rows, task.layout.length, sharding, self._max_rows
+        )
         key = jax.random.fold_in(jax.random.key(SEED), zlib.crc32(task.name.encode()))
         total: dict[str, Any] = {}
         waiting = None  # fetched from the device while the next batch runs
@@ -116,8 +122,11 @@ class Perplexity:
 
 
 def _score(objective: Any, strategy: str, model: Any, batch: Any, key: jax.Array) -> Any:
+    segments = batch["segment_ids"]
+    places = SumWeight(objective.predictable(segments).sum(), (segments != 0).sum())
     with use_rules(strategy):
-        return objective.loss(model, batch, key, 0, deterministic=True).metrics
+        metrics = objective.loss(model, batch, key, 0, deterministic=True).metrics
+    return {**metrics, _PREDICTABLE: places}
 
 
 def _with_perplexity(means: Mapping[str, float]) -> dict[str, float]:
@@ -129,14 +138,31 @@ def _with_perplexity(means: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def _tokens_per_byte(task: Task) -> float:
-    """Return what makes losses of different vocabularies comparable."""
-    manifest = task.store.manifest
-    return sum(manifest.tokens.values()) / max(1, sum(manifest.bytes.values()))
+def _uncut(name: str, task: Task, fields: ConfigDict, context: Context) -> Task:
+    """Return the task in rows that hold its longest pair: held-out text is never left out.
+
+    Raises `ValueError` where the model has no positions for it.
+    """
+    longest = task.layout.longest
+    if longest <= task.layout.length:
+        return task
+    model = context.config.model
+    if model.positions != "rope" and longest > model.max_positions:
+        raise ValueError(
+            f"evals.{name}: the longest pair of {task.name} ({fields.split}) has {longest} tokens, "
+            f"the model model.max_positions={model.max_positions}: raise it, use "
+            "model.positions='rope', or take the pair out of the text"
+        )
+    length = -(-longest // _LENGTHS) * _LENGTHS
+    if model.positions != "rope":
+        length = min(length, model.max_positions)
+    [task] = open_tasks(context.config.data, [task.name], fields.split, context.vocabulary, length)
+    return task
 
 
 def _facts(task: Task) -> dict[str, Any]:
     return {
+        "length": task.layout.length,
         "examples": task.store.manifest.examples,
         "rows": task.layout.num_rows,
         "tokens": task.layout.num_tokens,

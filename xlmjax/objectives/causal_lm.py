@@ -4,11 +4,12 @@ import dataclasses
 from typing import Self
 
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 from ml_collections import ConfigDict
 
 from xlmjax.models.xlm import XLM
 from xlmjax.objectives.base import OBJECTIVES, LossOutput, Specials, summarise
+from xlmjax.ops import masking
 
 
 @OBJECTIVES.register("causal_lm")
@@ -36,6 +37,10 @@ class CausalLanguageModel:
         """Return the objective itself: nothing in it is random."""
         return self
 
+    def predictable(self, segment_ids: Int[Array, "b l"]) -> Bool[Array, "b l"]:
+        """Return which positions are predicted: all but the first of each segment."""
+        return masking.eligible(segment_ids)
+
     def loss(
         self,
         model: XLM,
@@ -56,7 +61,7 @@ class CausalLanguageModel:
             key=None if deterministic else key,
             row_ids=batch["row_ids"],
         )
-        weights = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] != 0)
+        weights = self.predictable(segments)[:, 1:]
         return summarise(
             model.token_losses(hidden[:, :-1], tokens[:, 1:]),
             weights.astype(jnp.float32),

@@ -6,7 +6,7 @@ from typing import Literal, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 from ml_collections import ConfigDict
 
 from xlmjax.models.xlm import XLM
@@ -115,6 +115,10 @@ class MaskedLanguageModel:
             z_loss=self.z_loss,
         )
 
+    def predictable(self, segment_ids: Int[Array, "b l"]) -> Bool[Array, "b l"]:
+        """Return which positions may be targets."""
+        return masking.eligible(segment_ids, spare_last=self.corrupt == "mask_only")
+
     def mask(
         self, batch: dict[str, Int[Array, "..."]], key: Key[Array, ""], step: int | Int[Array, ""]
     ) -> masking.Masked:
@@ -123,7 +127,7 @@ class MaskedLanguageModel:
         mask, keep, _ = (1.0, 0.0, 0.0) if evaluates else self.mask_keep_random
         return masking.mask_tokens(
             batch["tokens"],
-            masking.eligible(batch["segment_ids"], spare_last=evaluates),
+            self.predictable(batch["segment_ids"]),
             key,
             batch["row_ids"],
             self.rate(step),

@@ -167,7 +167,8 @@ def _check(path: str, text: bytes, lines_before: int, columns: int) -> None:
         found = line.count(b"\t") + 1
         if found != columns and line.strip():
             raise ValueError(
-                f"{path}:{number}: {found} tab-separated columns where {columns} are expected"
+                f"{path}:{number}: {found} tab-separated columns where {columns} are expected; "
+                "mend the line, or name the file under another format"
             )
 
 

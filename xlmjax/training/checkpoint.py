@@ -56,6 +56,7 @@ class CheckpointConfig:
     keep_best: int = 1
     resume_from: str = ""
     init_from: str = ""
+    same_data: bool = True
 
     def __post_init__(self) -> None:
         for field, low in (("every", 1), ("keep", 1), ("keep_every", 0), ("keep_best", 1)):
@@ -80,6 +81,7 @@ class Identity:
     model: Mapping[str, Any]  # fields of ModelConfig
     vocabulary: str  # fingerprint
     optimizer: str  # name
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # what fixes its batches
 
     def differences(self, found: Mapping[str, Any], parameters_only: bool = False) -> list[str]:
         """Return one phrase a field that differs from a checkpoint's metadata."""
@@ -91,6 +93,9 @@ class Identity:
         pairs.append(("vocabulary", found["vocabulary"], self.vocabulary))
         if not parameters_only:
             pairs.append(("optimizer.name", found["optimizer"], self.optimizer))
+            theirs = found.get("data", {})
+            ours = self.data if theirs else {}  # not compared where either side does not say
+            pairs += [(name, theirs.get(name), plain(value)) for name, value in ours.items()]
         return [
             f"{name} is {theirs!r} there and {ours!r} here"
             for name, theirs, ours in pairs
@@ -100,6 +105,8 @@ class Identity:
 
 def plain(value: Any) -> Any:
     """Return a value as JSON reads it back."""
+    if isinstance(value, Mapping):
+        return {name: plain(entry) for name, entry in value.items()}
     return list(map(plain, value)) if isinstance(value, tuple | list) else value
 
 
@@ -162,6 +169,7 @@ class Checkpoints:
                 "model": {name: plain(value) for name, value in self._identity.model.items()},
                 "vocabulary": self._identity.vocabulary,
                 "optimizer": self._identity.optimizer,
+                "data": {name: plain(value) for name, value in self._identity.data.items()},
                 "checksums": checksums(state),
             }
             self._manager.save(
@@ -237,12 +245,12 @@ class Checkpoints:
         if not metric or not values:
             return None
         if metric not in values:
-            log.warning(
-                "checkpoint.best_metric=%r is not among the evaluations: %s",
-                metric,
-                ", ".join(sorted(values)),
+            owner = metric.split("/")[1]
+            known = sorted(name for name in values if name.split("/")[1] == owner)
+            raise ValueError(
+                f"checkpoint.best_metric={metric!r} is not what config.evals.{owner} gives: "
+                f"{', '.join(known)}"
             )
-            return None
         return {metric: values[metric]}
 
     @contextlib.contextmanager
@@ -316,7 +324,8 @@ def _refuse(place: epath.Path, differences: list[str]) -> None:
     if differences:
         raise ValueError(
             f"checkpoint {place} is of another run: {'; '.join(differences)}. Use another "
-            "--workdir, or checkpoint.init_from to take its parameters only"
+            "--workdir, or checkpoint.init_from to take its parameters only; if only the data is "
+            "another and you mean to go on with it, set checkpoint.same_data=False"
         )
 
 
