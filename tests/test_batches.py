@@ -1,6 +1,9 @@
 """Batches: a pure function of (mixture, step), the same on any number of devices."""
 
+import ast
 import hashlib
+import pathlib
+import re
 
 import jax
 import numpy as np
@@ -203,6 +206,33 @@ def test_stages_change_what_they_name_and_keep_the_rest():
     assert stages[2][1].languages == ("en", "fr")
     with pytest.raises(ValueError, match="'alfa=1' is not FIELD=VALUE"):
         mixtures.parse_stages({"stages": ((10, "alfa=1"),)})
+
+
+def test_the_stages_of_the_documentation_are_read():
+    text = (pathlib.Path(__file__).parent.parent / "docs" / "sampling.md").read_text()
+    [example] = re.findall(r"stages = (\(.*?\n\))", text, re.DOTALL)
+    stages = mixtures.parse_stages({"stages": ast.literal_eval(example)})
+    assert [step for step, _ in stages] == [0, 100_000, 200_000]
+    assert stages[0][1].languages == ("en", "fr", "de")
+    assert [config.alpha for _, config in stages] == [0.7, 0.5, 0.3]
+    assert stages[2][1].languages == ("en", "fr", "de", "sw", "ur")
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (((20, "alpha=0.5"), (10, "alpha=0.3")), "a stage at step 10 after one at step 20"),
+        (((10, "alpha=0.5"), (10, "alpha=0.3")), "a stage at step 10 after one at step 10"),
+        (((10, "alpha=abc"),), "'alpha=abc': 'abc' is no float"),
+        (((1, "alpha=0.5"), (7, "alpha=0.3")), "the stage at step 7 and the one before it fall"),
+    ],
+)
+def test_wrong_stages_are_refused_by_step(tasks, stages, message):
+    fields = {**MIXING, "stages": stages}
+    with pytest.raises(ValueError, match=message):
+        mixtures.build_mixture(
+            tasks, fields, name="m", length=LENGTH, rows_per_step=8, num_steps=9, seed=0, block=64
+        )
 
 
 def test_a_stage_starts_at_a_block(tasks):

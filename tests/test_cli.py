@@ -1,6 +1,8 @@
 """The command line: help, overrides, and errors that name the field and the remedy."""
 
 import os
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -99,3 +101,53 @@ def test_the_command_starts_again_once_as_the_same_process():
     first, second, last = out.stdout.splitlines()
     assert first == second
     assert last == "['bench', '--x=a b'] glibc.malloc.hugetlb=1"
+
+
+CONFIG_FILE = """
+from xlmjax.configs import base
+
+
+def get_config(arg=""):
+    config = base.get_config()
+    {line}
+    return config
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("config.data.lowercas = True", r"mine.py:7: .*lowercas.*Did you mean.*lowercase"),
+        ("config.train.num_step = 7", r"mine.py:7: .*Did you mean.*num_steps"),
+        ("config.model.embed_dims = 32", r"mine.py:7: .*Did you mean.*embed_dim"),
+        ("config.data.mixing.alfa = 0.3", r"mine.py:7: .*alfa.*alpha"),
+        ("config.objectives.mlm.rat = 1", r"mine.py:7: .*rat.*"),
+        ("config.data.langs.foo = 3", r"mine.py:7: .*langs"),
+        ("config.evals.x = base.perplexity(tasks=('mlm',), evry=3)", r"base.py:\d+: .*evry.*every"),
+        ("import nowhere_to_be_found", r"mine.py:7: No module named"),
+        ("return = 3", r"mine.py:7: invalid syntax"),
+    ],
+)
+def test_a_slip_in_a_config_file_is_told_with_its_line(tmp_path, line, message):
+    path = tmp_path / "mine.py"
+    path.write_text(CONFIG_FILE.format(line=line))
+    with pytest.raises(ConfigError, match=message):
+        load_config(str(path))
+
+
+def test_a_config_file_may_add_objectives_and_evaluators(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        CONFIG_FILE.format(line="config.objectives.clm = base.objective('causal_lm', share=0.5)")
+    )
+    assert load_config(str(path)).objectives.clm.share == 0.5
+
+
+def test_the_config_of_the_readme_loads(tmp_path):
+    text = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+    [code] = [x for x in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "get_config" in x]
+    path = tmp_path / "mine.py"
+    path.write_text(code)
+    config = load_config(str(path))
+    assert config.data.pairs == ("en-sw",)
+    assert config.evals.perplexity.tasks == ("mlm", "tlm")

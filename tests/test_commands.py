@@ -1,8 +1,13 @@
-"""What demo and bench print, from numbers of runs."""
+"""What the commands print: from numbers of runs, and, in minutes, from the runs themselves."""
 
+import argparse
 import json
 
-from xlmjax.commands import bench, demo
+import pytest
+
+from tests.small_run import small_config, write_data
+from xlmjax import cli
+from xlmjax.commands import bench, demo, plan
 
 
 def test_the_closing_table_of_the_demo_holds_every_task(tmp_path):
@@ -53,3 +58,58 @@ def test_bench_reports_every_rate_and_an_unknown_peak():
         assert part in printed
     found["step"]["mfu"] = 0.414
     assert "MFU 41.4%" in "\n".join(bench.report(found))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder)
+    return folder
+
+
+def test_bench_measures_step_and_data(data, capsys):
+    bench.run(small_config(data), argparse.Namespace(part=[], steps=2, json=True))
+    found = json.loads(capsys.readouterr().out)
+    step, rows = found["step"], found["data"]["mlm"]
+    assert 0 < step["predicted_tokens"] < step["real_tokens"] < step["padded_tokens"]
+    assert step["fastest_seconds"] <= step["step_seconds"] <= step["slowest_seconds"]
+    assert step["mfu"] is None
+    assert 0 < rows["real_tokens"] < rows["padded_tokens"]
+    assert rows["tasks"] == 3
+
+
+def test_bench_knows_its_parts(data):
+    with pytest.raises(ValueError, match="unknown part 'stpe'; known: step, data"):
+        bench.run(small_config(data), argparse.Namespace(part=["stpe"], steps=2, json=True))
+
+
+def test_plan_prints_tasks_and_languages(data, capsys):
+    plan.run(small_config(data, train__num_steps=100), argparse.Namespace())
+    printed = capsys.readouterr().out
+    for part in ("mlm.en", "tlm.en_fr", "French", "epochs", "tokens in all"):
+        assert part in printed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_demo_runs_from_vocabulary_to_table(tmp_path, capsys):
+    """All of it, with two steps of pretraining and a small vocabulary."""
+    command = ["demo", f"--workdir={tmp_path}"]
+    fields = {
+        "vocab.max_lines": 3_000,
+        "vocab.size": 500,
+        "train.num_steps": 2,
+        "train.num_cpu_devices": 8,
+        "checkpoint.every": 2,
+        "evals.perplexity.max_rows": 8,
+    }
+    command += [f"--config.{name}={value}" for name, value in fields.items()]
+    assert cli.main(command) == 0
+    printed = capsys.readouterr().out
+    table = [line.split() for line in printed.splitlines() if line.startswith(("mlm.", "tlm."))]
+    assert [row[0] for row in table if len(row) == 3] == [
+        *(f"mlm.{code}" for code in ("de", "en", "es", "fr", "sw")),
+        *(f"tlm.{pair}" for pair in ("de_en", "en_es", "en_fr", "en_sw")),
+    ]
+    assert cli.main(command) == 0  # everything is there: the table at once
+    assert "4/4" in capsys.readouterr().out

@@ -27,8 +27,8 @@ def host_model(folder):
     return jax.device_get(experiment.spec.init(jax.random.key(0)).model)
 
 
-def score(folder, host_model, tasks=tuple(TASKS), rows=8, objective="masked_lm", **mesh):
-    config = small_config(folder, **{f"mesh__{axis}": size for axis, size in mesh.items()})
+def score(folder, host_model, tasks=tuple(TASKS), rows=8, objective="masked_lm", **flat):
+    config = small_config(folder, **flat)
     fields = base.perplexity(tasks, rows=rows, objective=objective, rate=0.3)
     experiment = build_experiment(config)
     with jax.set_mesh(experiment.mesh):
@@ -42,6 +42,11 @@ def reference(folder, host_model):
     return score(folder, host_model)
 
 
+@pytest.fixture(scope="module")
+def causal_reference(folder, host_model):
+    return score(folder, host_model, objective="causal_lm")
+
+
 def assert_close(actual, expected):
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
@@ -50,10 +55,18 @@ def assert_close(actual, expected):
 
 @pytest.mark.parametrize(
     ("rows", "mesh"),
-    [(24, {}), (2, {"data": 2, "fsdp": 1, "tensor": 4}), (4, {"fsdp": 2, "tensor": 2})],
+    [
+        (24, {}),
+        (2, {"mesh__data": 2, "mesh__fsdp": 1, "mesh__tensor": 4}),
+        (4, {"mesh__fsdp": 2, "mesh__tensor": 2}),
+    ],
 )
-def test_scores_depend_on_neither_mesh_nor_rows_a_batch(folder, host_model, reference, rows, mesh):
-    assert_close(score(folder, host_model, rows=rows, **mesh)[0], reference[0])
+@pytest.mark.parametrize("objective", ["masked_lm", "causal_lm"])
+def test_scores_depend_on_neither_mesh_nor_rows_a_batch(
+    folder, host_model, reference, causal_reference, rows, mesh, objective
+):
+    expected = {"masked_lm": reference, "causal_lm": causal_reference}[objective][0]
+    assert_close(score(folder, host_model, rows=rows, objective=objective, **mesh)[0], expected)
 
 
 def test_masks_do_not_depend_on_what_else_is_evaluated(folder, host_model, reference):
@@ -80,13 +93,43 @@ def test_averages_are_over_tasks_as_xlm_does(reference):
         assert values[f"mlm/average/{metric}"] == pytest.approx(mean)
 
 
-def test_bits_a_byte_follow_from_tokens_and_bytes(reference):
-    values, evaluator = reference
-    (task,) = [task for task in evaluator._tasks if task.name == "mlm.en"]
-    manifest = task.store.manifest
-    share = manifest.tokens["tokens"] / manifest.bytes["tokens"]
-    expected = values["mlm.en/loss"] / math.log(2) * share
+def test_bits_a_byte_of_causal_text_are_its_whole_loss_over_its_bytes(folder, host_model):
+    values, evaluator = score(folder, host_model, tasks=("mlm.en",), objective="causal_lm")
+    [task] = evaluator._tasks
+    experiment = build_experiment(small_config(folder))
+    with jax.set_mesh(experiment.mesh):
+        model = jax.tree.map(jax.device_put, host_model, experiment.spec.shardings.model)
+        nats, _ = evaluator._total(model, task)["loss"]
+    expected = nats / math.log(2) / task.store.manifest.bytes["tokens"]
     assert values["mlm.en/bits_per_byte"] == pytest.approx(expected)
+
+
+def test_bits_a_byte_of_pairs_count_words_and_inner_ends(reference):
+    values, evaluator = reference
+    manifest = evaluator._tasks[-1].store.manifest
+    assert manifest.task == "tlm.en_fr"
+    symbols = sum(manifest.tokens.values()) + 2 * manifest.examples  # </s> a [</s> </s>] b </s>
+    expected = values["tlm.en_fr/loss"] / math.log(2) * symbols / sum(manifest.bytes.values())
+    assert values["tlm.en_fr/bits_per_byte"] == pytest.approx(expected)
+
+
+def test_held_out_pairs_longer_than_a_training_row_are_scored_too(folder, host_model, reference):
+    """Law 12 of XLM: evaluation is never filtered or truncated."""
+    _, evaluator = score(folder, host_model, tasks=("tlm",), train__length=12)
+    [task] = evaluator._tasks
+    assert task.layout.dropped == {}
+    assert task.layout.longest > 12
+    assert task.layout.length == 32  # a multiple of 64, but no more than the model has positions
+    assert task.layout.num_tokens == reference[1]._tasks[-1].layout.num_tokens
+    assert evaluator.protocol["tasks"]["tlm.en_fr"]["length"] == 32
+
+
+def test_a_held_out_pair_that_the_model_has_no_positions_for_is_refused(folder, host_model):
+    with pytest.raises(
+        ValueError,
+        match=r"evals.held_out: the longest pair of tlm.en_fr .* model.max_positions=12: raise",
+    ):
+        score(folder, host_model, tasks=("tlm",), train__length=12, model__max_positions=12)
 
 
 def test_every_example_counts_once_and_a_random_model_is_near_uniform(

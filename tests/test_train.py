@@ -231,13 +231,30 @@ def test_two_groups_share_the_rows_and_the_log_tells_them_apart(data, tmp_path):
         ({"mesh__fsdp": 3}, "does not divide 8 devices"),
         ({"log__progress": "loud"}, "log.progress='loud' is unknown; known: auto, bar"),
         ({"checkpoint__best_metric": "loss"}, "'loss' is of no evaluator of config.evals"),
+        (
+            {"checkpoint__best_metric": "eval/held_out/mlm/average/accuracy"},
+            "of an accuracy that is the worst",
+        ),
+        (
+            {"checkpoint__best_metric": "eval/held_out/mlm/average/loss", "checkpoint__every": 3},
+            "checkpoint.every=3 is no multiple of evals.held_out.every",
+        ),
         ({"data__vocabulary": "nowhere.model"}, "nowhere.model: no such file"),
         (
             {"data__stores": "nowhere"},
             r"data.stores='nowhere' lacks mlm/train, tlm/train: run `xlm",
         ),
         ({"train__num_cpu_devices": 4}, "train.num_cpu_devices=4 comes too late"),
-        ({"data__languages": ("en",)}, "fr, which data.languages does not list"),
+        (
+            {"data__languages": ("en",), "data__mixture": ("mlm.en", "mlm.fr")},
+            "fr, which data.languages does not list",
+        ),
+        ({"data__languages": ("en", "fr", "sw")}, "lacks mlm/train: run `xlmjax prepare`"),
+        ({"data__pairs": ()}, "lacks tlm/train: run `xlmjax prepare`"),
+        (
+            {"data__languages": ("en", "xx")},
+            r"data.languages=\('en', 'xx'\): unknown language 'xx'",
+        ),
         (
             {"objectives__mlm__name": "mlm"},
             "objectives.mlm.name='mlm' is unknown; known: causal_lm",
@@ -246,8 +263,11 @@ def test_two_groups_share_the_rows_and_the_log_tells_them_apart(data, tmp_path):
     ],
 )
 def test_what_cannot_work_is_refused_before_the_first_step(data, tmp_path, flat, message):
+    config = small_config(data, **flat)
+    if "checkpoint__best_metric" in flat:
+        config.evals.held_out = base.perplexity(("mlm",), rows=8, every=2)
     with pytest.raises(ValueError, match=message):
-        train(small_config(data, **flat), tmp_path)
+        train(config, tmp_path)
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -265,6 +285,43 @@ def test_a_checkpoint_of_another_architecture_is_refused(straight, tmp_path):
     other.data = config.data
     with pytest.raises(ValueError, match=r"model.num_layers is 2 there and 3 here"):
         train(other, workdir)
+
+
+@pytest.mark.parametrize(
+    ("flat", "message"),
+    [
+        ({"train__rows": 16}, r"rows by objective is \{'mlm': 8\} there and \{'mlm': 16\} here"),
+        ({"seed": 9}, "seed is 0 there and 9 here"),
+        ({"train__length": 20}, "train.length is 24 there and 20 here"),
+        ({"data__mixture": ("mlm",)}, r"tasks by objective is .*checkpoint.same_data=False"),
+        ({"data__mixing__alpha": 0.3}, "data.mixing is .*'alpha': 0.7"),
+        ({"data__layout__text": "pack"}, "data.layout is .*'text': 'stream'"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_data(straight, data, flat, message):
+    _, workdir, _ = straight
+    with pytest.raises(ValueError, match=message):
+        train(small_config(data, **flat), workdir)
+
+
+def test_a_run_goes_on_with_text_that_was_prepared_again_only_if_told(data, tmp_path):
+    stores = tmp_path / "data"
+    shutil.copytree(data, stores)
+    config = small_config(stores, train__num_steps=2)
+    train(config, tmp_path / "run")
+    manifest = stores / "stores" / "mlm.en" / "train" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("made up", "other text"))
+    more = small_config(stores, train__num_steps=4)
+    with pytest.raises(
+        ValueError, match=r"the store of mlm.en is 'made up' there and 'other text'"
+    ):
+        train(more, tmp_path / "run")
+    more.checkpoint.same_data = False
+    assert int(train(more, tmp_path / "run").state.step) == 4
+    written = json.loads((tmp_path / "run" / "config-2.json").read_text())
+    assert written["config"]["train"]["num_steps"] == 4
+    first = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert first["config"]["train"]["num_steps"] == 2
 
 
 def test_eval_scores_a_checkpoint_on_another_mesh(straight, tmp_path, capsys):
