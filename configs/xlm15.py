@@ -1,10 +1,11 @@
 """XLM-15 (Lample & Conneau 2019): 15 languages of Wikipedia, MLM or MLM+TLM with 14 English pairs.
 
-  xlmjax vocab   --config=xlm15 --config.data.vocabulary=$BUCKET/xlm15.model
-  xlmjax prepare --config=xlm15 --config.data.stores=$BUCKET/stores
-  xlmjax train   --config=xlm15:objective=mlm_tlm --workdir=$BUCKET/xlm15
+  FILES="--config.data.vocabulary=$DATA/xlm15.model --config.data.stores=$DATA/stores"
+  xlmjax vocab   --config=xlm15 $FILES
+  xlmjax prepare --config=xlm15 $FILES
+  xlmjax train   --config=xlm15:objective=mlm_tlm $FILES --workdir=$BUCKET/xlm15
 
-The corpora are read from files (`root`): `wiki/LANG*.txt.gz`, one sentence a line, and
+DATA is a folder that every host mounts, BUCKET may be one of Cloud Storage. The corpora are read from files (`root`): `wiki/LANG*.txt.gz`, one sentence a line, and
 `para/A-B*.tsv.gz`. Expected from the paper after fine-tuning on English: XNLI 71.5 on average over
 the 15 languages with MLM, 75.1 with MLM+TLM. Not reproduced here yet: it takes a pod.
 

@@ -114,6 +114,11 @@ def own_rates(data: Any, names: Sequence[str]) -> tuple[tuple[str, float], ...]:
 
 
 def _prepared(stores: str | pathlib.Path) -> dict[str, Any]:
+    if "://" in str(stores):
+        raise ValueError(
+            f"data.stores={str(stores)!r}: stores are memory-mapped, so name a folder of a file "
+            "system that every host mounts"
+        )
     path = pathlib.Path(stores) / MIXTURES_FILE
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 

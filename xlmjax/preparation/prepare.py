@@ -48,6 +48,11 @@ def prepare(
     started = time.monotonic()
     Vocabulary.load(config.data.vocabulary)  # its errors, before any process starts
     _check_shards(config.data.num_shards)
+    if "://" in config.data.stores:
+        raise ValueError(
+            f"data.stores={config.data.stores!r}: stores are written to a mounted file system, "
+            "name a folder of one"
+        )
     stores = pathlib.Path(config.data.stores)
     stores.mkdir(parents=True, exist_ok=True)
     settings = config.to_dict()
