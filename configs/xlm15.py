@@ -5,9 +5,10 @@
   xlmjax prepare --config=xlm15 $FILES
   xlmjax train   --config=xlm15:objective=mlm_tlm $FILES --workdir=$BUCKET/xlm15
 
-DATA is a folder that every host mounts, BUCKET may be one of Cloud Storage. The corpora are read from files (`root`): `wiki/LANG*.txt.gz`, one sentence a line, and
-`para/A-B*.tsv.gz`. Expected from the paper after fine-tuning on English: XNLI 71.5 on average over
-the 15 languages with MLM, 75.1 with MLM+TLM. Not reproduced here yet: it takes a pod.
+DATA is a folder that every host mounts, BUCKET may be one of Cloud Storage. The corpora are read
+from files (`root`): `wiki/LANG*.txt.gz`, one sentence a line, and `para/A-B*.tsv.gz`. Expected from
+the paper after fine-tuning on English: XNLI 71.5 on average over the 15 languages with MLM, 75.1
+with MLM+TLM. Not reproduced here yet: it takes a pod.
 
 As the paper: 249M parameters at vocabulary 95,000, rows of 256 tokens, 64 GPUs of 32 rows, Adam
 with inverse square root decay, sampling alpha 0.7, targets chosen by frequency (sample_alpha 0.5).

@@ -124,12 +124,14 @@ def test_held_out_pairs_longer_than_a_training_row_are_scored_too(folder, host_m
     assert evaluator.protocol["tasks"]["tlm.en_fr"]["length"] == 32
 
 
-def test_a_held_out_pair_that_the_model_has_no_positions_for_is_refused(folder, host_model):
+def test_a_held_out_pair_that_the_model_has_no_positions_for_is_refused(folder):
+    config = small_config(folder, train__length=12, model__max_positions=12)
+    context = build_experiment(config).evaluation_context
     with pytest.raises(
         ValueError,
         match=r"evals.held_out: the longest pair of tlm.en_fr .* model.max_positions=12: raise",
     ):
-        score(folder, host_model, tasks=("tlm",), train__length=12, model__max_positions=12)
+        Perplexity("held_out", base.perplexity(("tlm",), rows=8), context)
 
 
 def test_every_example_counts_once_and_a_random_model_is_near_uniform(
