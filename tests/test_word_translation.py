@@ -77,6 +77,23 @@ def vector_of(folder, host_model):
     return lambda word: table[vocabulary.encode(word)].mean(axis=0)
 
 
+def test_words_spelt_alike_are_told_apart(folder, host_model, vector_of):
+    """They share a vector, so that their precision says nothing of alignment."""
+    rows = [("ba", "ba"), ("gi", "na"), ("na", "gi"), ("lora", "lora"), ("kun", "no"), ("ba", "no")]
+    (folder / "alike").write_text(lines(rows))
+    options = {"dictionaries": ("en-fr:alike",), "similarities": ()}
+    values, evaluator = measure(folder, host_model, **options)
+    first, second = (list(dict.fromkeys(side)) for side in zip(*rows, strict=True))
+    others = ["gi", "na", "kun"]
+    table = scores(*(np.array([vector_of(w) for w in side]) for side in (first, second)), "csls", 3)
+    best = {word: second[row.argmax()] for word, row in zip(first, table, strict=True)}
+    right = sum((word, best[word]) in rows for word in others)
+    assert values["en_fr/precision_at_1_other_spelling"] == pytest.approx(right / 3)
+    assert values["en_fr/precision_at_1"] == pytest.approx((right + 2) / 5)
+    facts = evaluator.protocol["dictionaries"]["en_fr"]
+    assert facts["words_spelt_alike"] == [2, 2]
+
+
 def precision(first, second, right, count, vector_of):
     """Return the share of words of which a right one is among the `count` best, by loops."""
     x, y = (np.array([vector_of(word) for word in words]) for words in (first, second))
@@ -124,6 +141,7 @@ def test_a_table_that_translates_is_perfect(folder, host_model):
     (folder / "same").write_text(lines((word, word) for word in FRENCH))
     values, _ = measure(folder, host_model, dictionaries=("en-fr:same",), similarities=())
     assert values["en_fr/precision_at_1"] == values["fr_en/precision_at_1"] == 1.0
+    assert not any("other_spelling" in name for name in values)
     assert values["en_fr/cosine_pairs"] == pytest.approx(1)
     assert values["en_fr/l2_pairs"] == pytest.approx(0)
     assert not any("pearson" in name for name in values)

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
 from xlmjax.evaluation.base import EVALUATORS, Context
@@ -49,6 +49,7 @@ class Lexicon:
     second: Words
     pairs: Int[np.ndarray, "n 2"]
     scores: Float[np.ndarray, "n"]  # empty for a dictionary
+    alike: tuple[Bool[np.ndarray, "m"], Bool[np.ndarray, "k"]]  # words that translate to themselves
     unknown: int  # pairs left out
 
     @property
@@ -60,6 +61,7 @@ class Lexicon:
             "unknown_pairs": self.unknown,
             "words": [len(self.first), len(self.second)],
             "words_of_several_pieces": [self.first.split, self.second.split],
+            "words_spelt_alike": [int(words.sum()) for words in self.alike],
         }
 
 
@@ -68,7 +70,9 @@ class WordTranslation:
     """Precision of translating words both ways, and correlation with scores of similarity.
 
     The precision at n of A_B is the share of the distinct words of A of which one translation is
-    among the n nearest by CSLS of the distinct words of B in the same dictionary.
+    among the n nearest by CSLS of the distinct words of B in the same dictionary. Words that are
+    spelt alike have one vector, so beside it stands the precision over the words of which no
+    translation is the word itself.
     """
 
     def __init__(self, name: str, fields: ConfigDict, context: Context):
@@ -118,8 +122,8 @@ class WordTranslation:
         for lexicon in self._dictionaries:
             x, y = self._vectors(model, lexicon)
             forward, backward = lexicon.source.name, "_".join(lexicon.source.languages[::-1])
-            found.setdefault(forward, {}).update(self._precision(x, y, lexicon.pairs))
-            found.setdefault(backward, {}).update(self._precision(y, x, lexicon.pairs[:, ::-1]))
+            found.setdefault(forward, {}).update(self._precision(x, y, lexicon, 0))
+            found.setdefault(backward, {}).update(self._precision(y, x, lexicon, 1))
             aligned = (z[numbers] for z, numbers in zip((x, y), lexicon.pairs.T, strict=True))
             sums = jax.device_get(self._align(*aligned, len(lexicon.pairs)))
             found[forward].update(sums.means(len(lexicon.pairs)))
@@ -148,16 +152,22 @@ class WordTranslation:
         ]
 
     def _precision(
-        self,
-        x: Float[np.ndarray, "n e"],
-        y: Float[np.ndarray, "m e"],
-        pairs: Int[np.ndarray, "p 2"],
+        self, x: Float[np.ndarray, "n e"], y: Float[np.ndarray, "m e"], lexicon: Lexicon, side: int
     ) -> dict[str, float]:
+        """Return the precisions of looking the words of a side up on the other one."""
         best = jax.device_get(self._top(x, y, min(max(PRECISIONS), len(y))))
         right = np.zeros(best.shape, bool)
-        for source, target in pairs.tolist():
+        for pair in lexicon.pairs.tolist():
+            source, target = pair[side], pair[1 - side]
             right[source] |= best[source] == target
-        return {f"precision_at_{n}": float(right[:, :n].any(axis=1).mean()) for n in PRECISIONS}
+        found = {}
+        for n in PRECISIONS:
+            hits = np.asarray(right[:, :n].any(axis=1))
+            found[f"precision_at_{n}"] = float(hits.mean())
+            others = hits[~lexicon.alike[side]]
+            if len(others):
+                found[f"precision_at_{n}_other_spelling"] = float(others.mean())
+        return found
 
 
 def look_up(
@@ -195,5 +205,7 @@ def _lexicon(words: WordList, context: Context, field: str) -> Lexicon:
         )
     first, second = (Words(tuple(side), tuple(side.values())) for side in known)
     pairs = np.array([(first.number[a], second.number[b]) for a, b in kept])
+    same = {a for a, b in kept if a == b}
+    alike = tuple(np.array([word in same for word in side.number]) for side in (first, second))
     unknown = len(words.pairs) - len(kept)
-    return Lexicon(words, first, second, pairs, np.array(scores), unknown)
+    return Lexicon(words, first, second, pairs, np.array(scores), (alike[0], alike[1]), unknown)
