@@ -1,5 +1,8 @@
 """Sentence retrieval: equal to plain NumPy, the same on any mesh, batch and bucket."""
 
+import json
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -144,6 +147,24 @@ def test_a_set_against_itself_is_found_whole(folder, host_model, tmp_path):
     assert values["average/cosine_random"] < 0.99
     assert values["average/l2_pairs"] == pytest.approx(0, abs=1e-4)
     assert values["average/l2_random"] > 0.1
+
+
+def test_a_sentence_of_several_tasks_is_encoded_once(tmp_path, host_model, reference):
+    """As is English in most pairs; here a task is a copy of another."""
+    write_data(tmp_path)
+    stores = tmp_path / "stores"
+    shutil.copytree(stores / TASK, stores / "copy.en_fr")
+    mixtures = json.loads((stores / "mixture.json").read_text())
+    mixtures["both"] = {"tasks": [TASK, "copy.en_fr"], "rates": None}
+    (stores / "mixture.json").write_text(json.dumps(mixtures))
+    values, evaluator = measure(tmp_path, host_model, {"tasks": ("both",)})
+    for name, value in reference[0].items():
+        assert values[name] == pytest.approx(value, rel=2e-5, abs=1e-6), name
+        assert values[name.replace(TASK, "copy.en_fr")] == pytest.approx(value, rel=2e-5, abs=1e-6)
+    texts = {
+        (side, tuple(tokens)) for side in (0, 1) for tokens in evaluator._pairs[0].tokens[side]
+    }
+    assert len(evaluator._sentences.tokens) == len(texts)
 
 
 def test_every_metric_has_its_name(reference):

@@ -31,6 +31,7 @@ from xlmjax.ops import similarity
 from xlmjax.parallel.mesh import check_rows
 from xlmjax.parallel.partition import replicated
 
+Tokens = Int[np.ndarray, "_"]  # of one sentence, without delimiters
 SIDES = (features.TOKENS, features.TARGET_TOKENS)
 
 
@@ -40,11 +41,33 @@ class Pairs:
 
     name: str
     languages: tuple[str, str]
-    tokens: tuple[list[Int[np.ndarray, "_"]], list[Int[np.ndarray, "_"]]]
+    tokens: tuple[list[Tokens], list[Tokens]]
     dropped: dict[str, int]  # by reason
 
     def __len__(self) -> int:
         return len(self.tokens[0])
+
+
+class Distinct:
+    """Sentences, each held once however many tasks have it: English is a side of most pairs."""
+
+    def __init__(self) -> None:
+        self.tokens: list[Tokens] = []
+        self.language_ids: list[int] = []
+        self._numbers: dict[tuple[int, bytes], int] = {}
+
+    def add(self, language: str, texts: list[Tokens]) -> Int[np.ndarray, "n"]:
+        """Return the numbers of some sentences of a language, new or met before."""
+        language_id = languages.get(language).id
+        numbers = []
+        for tokens in texts:
+            key = (language_id, tokens.tobytes())
+            if key not in self._numbers:
+                self._numbers[key] = len(self.tokens)
+                self.tokens.append(tokens)
+                self.language_ids.append(language_id)
+            numbers.append(self._numbers[key])
+        return np.array(numbers)
 
 
 @EVALUATORS.register("retrieval")
@@ -65,6 +88,14 @@ class Retrieval:
         self._pairs = [
             _open(config, task, fields, limit, context, where)
             for task in resolve_names(config.data.stores, fields.tasks)
+        ]
+        self._sentences = Distinct()
+        self._numbers = [
+            [
+                self._sentences.add(code, tokens)
+                for code, tokens in zip(pairs.languages, pairs.tokens, strict=True)
+            ]
+            for pairs in self._pairs
         ]
         self._encode = SentenceEncoder(
             context.mesh,
@@ -101,21 +132,22 @@ class Retrieval:
 
     def evaluate(self, model: Any) -> Iterator[tuple[str, float]]:
         """Yield `<task>/<metric>`, and `average/<metric>`, the arithmetic mean over the tasks."""
+        vectors = self._encode(
+            model, self._sentences.tokens, np.array(self._sentences.language_ids)
+        )
         found = []
-        for pairs in self._pairs:
-            metrics = self._measure(model, pairs)
+        for pairs, (first, second) in zip(self._pairs, self._numbers, strict=True):
+            metrics = self._compare(vectors[first], vectors[second])
             found.append(metrics)
             yield from ((f"{pairs.name}/{metric}", value) for metric, value in metrics.items())
         for metric in found[0]:
             yield f"average/{metric}", statistics.fmean(metrics[metric] for metrics in found)
 
-    def _measure(self, model: Any, pairs: Pairs) -> dict[str, float]:
-        vectors = [
-            self._encode(model, tokens, np.full(len(pairs), languages.get(code).id))
-            for code, tokens in zip(pairs.languages, pairs.tokens, strict=True)
-        ]
-        sums = jax.device_get(self._align(*map(_filled, vectors), len(pairs)))
-        n = len(pairs)
+    def _compare(
+        self, x: Float32[np.ndarray, "n e"], y: Float32[np.ndarray, "n e"]
+    ) -> dict[str, float]:
+        n = len(x)
+        sums = jax.device_get(self._align(_filled(x), _filled(y), n))
         metrics = {}
         for index, measure in enumerate(similarity.MEASURES):
             forward, backward = int(sums.forward[index]), int(sums.backward[index])
