@@ -122,7 +122,7 @@ def get_config(arg: str = "") -> ConfigDict:
     checkpoint.same_data = True  # False lets a run go on with other data, rows or seed than before
     checkpoint.init_from = ""  # parameters only, with a report of what was renamed or skipped
 
-    config.evals = ConfigDict()  # name -> evaluator, see `perplexity`
+    config.evals = ConfigDict()  # name -> evaluator: `perplexity`, `retrieval`, `word_translation`
     config.log = log = ConfigDict()
     log.every = 50
     log.tensorboard = True
@@ -161,6 +161,40 @@ def perplexity(tasks: tuple[str, ...], split: str = "validation", **fields) -> C
     evaluator.rows = 64
     evaluator.max_rows = 0  # rows a task, evenly spaced; 0 reads all
     evaluator.rate = 0.15
+    evaluator.lock()
+    evaluator.update(fields)
+    return evaluator
+
+
+def retrieval(tasks: tuple[str, ...], split: str = "validation", **fields) -> ConfigDict:
+    """Return one entry of `config.evals`: do sentences find their translations? Both ways."""
+    evaluator = ConfigDict()
+    evaluator.name = "retrieval"
+    evaluator.tasks = tasks  # of pairs: tlm.A_B, or mixtures of them
+    evaluator.split = split
+    evaluator.every = 1_000  # steps; the last step always evaluates
+    evaluator.rows = 64  # sentences a batch
+    evaluator.max_pairs = 0  # a task, evenly spaced; 0 takes all
+    evaluator.max_tokens = 0  # pairs with a longer side are dropped and counted; 0: max_positions
+    evaluator.layer = -1  # states after which layer: 0 embeddings, n the n-th, -1 the last
+    evaluator.pooling = "mean"  # mean (delimiters included) | first
+    evaluator.neighbours = 10  # of CSLS and margin
+    evaluator.lock()
+    evaluator.update(fields)
+    return evaluator
+
+
+def word_translation(
+    dictionaries: tuple[str, ...] = (), similarities: tuple[str, ...] = (), **fields
+) -> ConfigDict:
+    """Return one entry of `config.evals`: translation and similarity of words in the table."""
+    evaluator = ConfigDict()
+    evaluator.name = "word_translation"
+    # "A-B:PATH" of files WORD<tab>WORD, the first column in language A; .gz is read as such.
+    evaluator.dictionaries = dictionaries
+    evaluator.similarities = similarities  # likewise, WORD<tab>WORD<tab>SCORE
+    evaluator.every = 1_000  # steps; the last step always evaluates
+    evaluator.neighbours = 10  # of CSLS
     evaluator.lock()
     evaluator.update(fields)
     return evaluator

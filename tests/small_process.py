@@ -47,6 +47,7 @@ def main(mode, folder, workdir, fields):
         return 0
     if mode == "evaluate":
         config.evals.held_out = base.perplexity(tuple(TASKS), every=1_000, rows=8)
+        config.evals.retrieval = base.retrieval(("tlm",), rows=8)
     result = train(config, pathlib.Path(workdir))
     print(json.dumps({"step": int(result.state.step), "processes": jax.process_count()}))
     return PREEMPTED if result.preempted else 0

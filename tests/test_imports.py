@@ -71,6 +71,7 @@ def test_every_room_has_a_rule():
         "auto_prepare",
         "cli",
         "commands",
+        "embedding",
         "experiment",
         "throughput",
         "train",
@@ -84,6 +85,7 @@ def test_training_and_evaluation_run_without_tensorflow():
         "    sys.modules[name] = None\n"  # an import of it raises ImportError
         "import xlmjax.train, xlmjax.evaluation.perplexity, xlmjax.planning.mixture_plan\n"
         "import xlmjax.commands.train, xlmjax.commands.eval, xlmjax.commands.plan\n"
+        "import xlmjax.embedding, xlmjax.commands.embed\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

@@ -5,6 +5,7 @@ Laws 4 to 8 and 14 to 18 of XLM that concern the model are here and in `test_par
 
 import dataclasses
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ from tests.model_helpers import (
 from xlmjax import languages
 from xlmjax.configs import base
 from xlmjax.models.config import ModelConfig
+from xlmjax.models.layers import Rows, zero_padding
 from xlmjax.models.transformer import REMAT
 from xlmjax.models.xlm import XLM
 from xlmjax.ops import dropout
@@ -175,6 +177,60 @@ def test_states_at_some_positions_are_those_of_all_positions(cfg, remat, scan):
     assert np.abs(states[0]).min(axis=-1).max() > 0
     assert np.all(states[1, 3] == 0)
     assert_trees_close(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), atol=1e-5)
+
+
+def states_by_hand(model, batch):
+    """Return the embeddings and the states after each layer, one call a layer."""
+    segments = batch["segment_ids"]
+    tokens = (batch[name] for name in ("tokens", "positions", "language_ids"))
+    states = [zero_padding(model.embeddings(*tokens), segments)]
+    for number in range(model.cfg.num_layers):
+        layer = jax.tree.map(operator.itemgetter(number), model.transformer.layers)
+        states.append(layer(states[-1], Rows(batch["positions"], segments, None), causal=False))
+    if model.transformer.final_norm is not None:
+        states[-1] = zero_padding(model.transformer.final_norm(states[-1]), segments)
+    return states
+
+
+@recipes
+@pytest.mark.parametrize("scan", [True, False])
+def test_states_of_every_layer_are_those_of_a_loop_over_layers(cfg, scan):
+    whole = randomised(cfg)
+    model = XLM(dataclasses.replace(cfg, scan_layers=scan), jax.random.key(0))
+    model = jax.tree.unflatten(jax.tree.structure(model), jax.tree.leaves(whole))
+    batch = rows([sentences()[:2], sentences()[2:]], 17)
+    picks = np.array([[3, 0, 11, 6], [8, 1, 2, 16]])
+    expected = jax.jit(states_by_hand)(whole, batch)
+    assert len(expected) == cfg.num_layers + 1
+    for layer, states in enumerate(expected):
+        for name in (layer, layer - len(expected)):
+            found = jax.jit(lambda m, name=name: m.encode(*text(batch), layer=name))(model)
+            np.testing.assert_allclose(found, states, rtol=1e-5, atol=1e-6)
+        at_picks = jax.jit(lambda m, n=layer: m.encode(*text(batch), layer=n, picks=picks))(model)
+        some = jnp.take_along_axis(states, picks[..., None], axis=1)
+        np.testing.assert_allclose(at_picks, some, rtol=1e-5, atol=1e-6)
+
+
+def test_layers_above_the_chosen_one_do_not_run():
+    batch = rows([sentences()], 24)
+
+    def flops(layer):
+        def states(model):
+            return model.encode(*text(batch), layer=layer)
+
+        return jax.jit(states).lower(abstract(CLASSIC)).compile().cost_analysis()["flops"]
+
+    none, one, two, three = map(flops, range(4))
+    assert two - none == pytest.approx(2 * (one - none), rel=0.3)  # XLA merges some work
+    assert three - none == pytest.approx(3 * (one - none), rel=0.3)
+
+
+@pytest.mark.parametrize("layer", [4, -5])
+def test_a_layer_that_the_model_does_not_have_is_refused(layer):
+    batch = rows([sentences()], 24)
+    message = rf"layer={layer}: the model has model.num_layers=3; give 0 .* to 3, or -1 .* to -4"
+    with pytest.raises(ValueError, match=message):
+        randomised(CLASSIC).encode(*text(batch), layer=layer)
 
 
 def test_picks_of_a_causal_model_are_refused():

@@ -100,6 +100,12 @@ def test_losses_and_evaluations_do_not_depend_on_the_processes(folder, tmp_path)
         assert finished == [{"step": 4, "processes": count}] * count
     for one, two in zip(losses(tmp_path / "1"), losses(tmp_path / "2"), strict=True):
         np.testing.assert_allclose(two, one, rtol=1e-5)
+    for name in ("held_out", "retrieval"):
+        one, two = (
+            json.loads((tmp_path / str(count) / "eval" / f"{name}-4.json").read_text())["values"]
+            for count in (1, 2)
+        )
+        assert two == pytest.approx(one, rel=1e-4)
     names = {path.name for path in (tmp_path / "2").iterdir()}
     assert names == {"checkpoints", "config.json", "eval", "metrics.jsonl"}
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "plan": ("plan", "tokens, rates and epochs of every task at the end of the run"),
     "train": ("train", "pretrain, or go on where the workdir's last checkpoint stands"),
     "eval": ("eval", "score a checkpoint with the evaluations of the config"),
+    "embed": ("embed", "sentences from stdin to vectors in a .npy file, with a checkpoint"),
     "bench": ("bench", "throughput of the training step and of the data path on this machine"),
 }
 

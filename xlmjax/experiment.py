@@ -21,6 +21,7 @@ from xlmjax.objectives import OBJECTIVES, Specials
 from xlmjax.ops.schedules import piecewise
 from xlmjax.parallel import distributed
 from xlmjax.parallel.mesh import MeshConfig, check_rows, make_mesh
+from xlmjax.preparation.cleaning import Cleaning
 from xlmjax.training.checkpoint import Identity
 from xlmjax.training.optimizer import OptimizerConfig, make_optimizer
 from xlmjax.training.settings import TrainConfig
@@ -50,8 +51,15 @@ class Experiment:
     @property
     def evaluation_context(self) -> Context:
         """What evaluators stand on."""
-        specials = _specials(self.vocabulary)
-        return Context(self.mesh, self.strategy, self.vocabulary, specials, self.config)
+        return Context(
+            mesh=self.mesh,
+            strategy=self.strategy,
+            vocabulary=self.vocabulary,
+            specials=_specials(self.vocabulary),
+            model=self.model,
+            clean=Cleaning.from_config(self.config.data),
+            config=self.config,
+        )
 
 
 def start_jax(config: ConfigDict) -> str:

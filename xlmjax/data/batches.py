@@ -75,7 +75,7 @@ class EvaluationBatches:
         self.rows = rows
         self.length = length
         self._sharding = sharding
-        self._chosen = [_spaced(task.layout.num_rows, max_rows) for task in self.tasks]
+        self._chosen = [spaced(task.layout.num_rows, max_rows) for task in self.tasks]
 
     def __len__(self) -> int:
         return sum(-(-len(chosen) // self.rows) for chosen in self._chosen)
@@ -102,7 +102,7 @@ class EvaluationBatches:
         return batch
 
 
-def _spaced(num_rows: int, max_rows: int) -> np.ndarray:
+def spaced(num_rows: int, max_rows: int) -> np.ndarray:
     """Return all rows, or `max_rows` of them, evenly spaced."""
     if not max_rows or max_rows >= num_rows:
         return np.arange(num_rows)

@@ -2,5 +2,15 @@
 
 from xlmjax.evaluation.base import EVALUATORS, Context, Scheduled, make_evaluators
 from xlmjax.evaluation.perplexity import Perplexity
+from xlmjax.evaluation.retrieval import Retrieval
+from xlmjax.evaluation.word_translation import WordTranslation
 
-__all__ = ["EVALUATORS", "Context", "Perplexity", "Scheduled", "make_evaluators"]
+__all__ = [
+    "EVALUATORS",
+    "Context",
+    "Perplexity",
+    "Retrieval",
+    "Scheduled",
+    "WordTranslation",
+    "make_evaluators",
+]

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
 from etils import epath
 
+from xlmjax.models.config import ModelConfig
 from xlmjax.objectives import Specials
 from xlmjax.registry import Registry
 
@@ -16,12 +17,14 @@ FOLDER = "eval"
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What evaluators may stand on: the mesh, the vocabulary and the config."""
+    """What evaluators may stand on: the mesh, the vocabulary, sizes of the model and the config."""
 
     mesh: jax.sharding.Mesh
     strategy: str
     vocabulary: Any  # data.vocabulary.Vocabulary
     specials: Specials
+    model: ModelConfig
+    clean: Callable[[str], str]  # what preparation does to a text before the vocabulary
     config: Any  # the whole ConfigDict
 
 

@@ -105,6 +105,19 @@ class ModelConfig:
         """Whether norms shift as well as scale."""
         return self.bias and self.norm_kind == "layer"
 
+    def depth_of(self, layer: int, field: str = "layer") -> int:
+        """Return the number of layers below some states: 0 names the embeddings, -1 the last layer.
+
+        Raises `ValueError` naming `field` where the model has no such layer.
+        """
+        depth = layer if layer >= 0 else self.num_layers + 1 + layer
+        if not 0 <= depth <= self.num_layers:
+            raise ValueError(
+                f"{field}={layer}: the model has model.num_layers={self.num_layers}; give 0 "
+                f"(embeddings) to {self.num_layers}, or -1 (the last) to {-self.num_layers - 1}"
+            )
+        return depth
+
     def num_parameters(self) -> int:
         """Return the number of trainable parameters (spec of XLM, section 3.4, generalised)."""
         embed, mlp = self.embed_dim, self.mlp_dim

@@ -82,12 +82,16 @@ class Transformer(nnx.Module):
         *,
         causal: bool = False,
         picks: Int[Array, "b k"] | None = None,
+        depth: int | None = None,
     ) -> Float[Array, "b q e"]:
         """Return the states after the last layer, with `picks` only those at these positions.
 
-        Then the last layer costs little more than its keys and values.
+        Then the last layer costs little more than its keys and values. With a `depth` of 1 or more
+        it is the last layer that runs; the final norm of a pre-norm model follows the whole stack
+        only.
         """
         cfg = self.cfg
+        depth = cfg.num_layers if depth is None else depth
 
         def run(
             x: Float[Array, "b l e"],
@@ -98,7 +102,7 @@ class Transformer(nnx.Module):
             seeds = None if rows.seeds is None else dropout.fold(rows.seeds, number)
             return layer(x, rows._replace(seeds=seeds), causal, picks), None
 
-        whole = cfg.num_layers - (picks is not None)  # layers that every position goes through
+        whole = depth - (picks is not None)  # layers that every position goes through
         layers = jax.tree.map(operator.itemgetter(slice(whole)), self.layers)
         unroll = max(1, whole)
         if cfg.scan_layers:
@@ -109,7 +113,7 @@ class Transformer(nnx.Module):
         if picks is not None:
             last = jax.tree.map(operator.itemgetter(whole), self.layers)
             x, _ = checkpointed(run, cfg, in_loop=False)(x, (last, whole), picks)
-        if self.final_norm is None:
+        if self.final_norm is None or depth < cfg.num_layers:
             return x
         return zero_padding(self.final_norm(x), rows.at(picks).segment_ids)
 

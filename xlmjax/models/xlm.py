@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from xlmjax.models.config import ModelConfig
 from xlmjax.models.heads import Head
-from xlmjax.models.layers import Norm, Rows, drop, table, zero_padding
+from xlmjax.models.layers import Norm, Rows, drop, table, take, zero_padding
 from xlmjax.models.transformer import Transformer
 from xlmjax.ops import cross_entropy, dropout
 from xlmjax.ops.products import einsum_float32
@@ -88,17 +88,21 @@ class XLM(nnx.Module):
         *,
         causal: bool = False,
         picks: Int[Array, "b k"] | None = None,
+        layer: int = -1,
         key: Key[Array, ""] | None = None,
         row_ids: Int[Array, "b"] | None = None,
     ) -> Float[Array, "b q e"]:
         """Return hidden states in the compute dtype, zero at padding (segment 0).
 
         With `picks` only those at these positions of each row, [b k e], which spares most of the
-        last layer; for an encoder. Dropout needs a `key`; it is then a function of the key,
-        `row_ids` (default 0, 1, ...) and the element. Raises `ValueError` on rows longer than the
-        table of positions.
+        last layer; for an encoder. `layer` (static) names the states: 0 the embeddings, n those
+        after the n-th layer, -1 those after the last; the layers above do not run. Dropout needs
+        a `key`; it is then a function of the key, `row_ids` (default 0, 1, ...) and the element.
+        Raises `ValueError` on rows longer than the table of positions, and on a layer that the
+        model does not have.
         """
         cfg = self.cfg
+        depth = cfg.depth_of(layer)
         if causal and picks is not None:
             raise ValueError("picks of a causal model: take them from its states of all positions")
         if cfg.positions != "rope" and tokens.shape[1] > cfg.max_positions:
@@ -114,7 +118,10 @@ class XLM(nnx.Module):
         x = self.embeddings(tokens, positions, language_ids)
         x = drop(x, seeds, cfg.num_layers, cfg.dropout)  # layers take the places before
         x = constrain(zero_padding(x, segment_ids), "act_batch", "act_length", "act_embed")
-        return self.transformer(x, Rows(positions, segment_ids, seeds), causal=causal, picks=picks)
+        if depth == 0:
+            return take(x, picks)
+        rows = Rows(positions, segment_ids, seeds)
+        return self.transformer(x, rows, causal=causal, picks=picks, depth=depth)
 
     def token_losses(
         self, hidden: Float[Array, "*n e"], targets: Int[Array, "*n"]
