@@ -156,9 +156,9 @@ class Checkpoints:
         """Begin to save a state; `values` are the evaluations of its step, for best-k.
 
         Returns when the arrays are copied to the host. Raises `CheckpointError` if this or the
-        save before it failed. A step that is saved already is not saved again.
+        save before it failed, `ValueError` if `values` lack the metric to keep it by. A step that is saved already is not saved again.
         """
-        step = int(state.step)
+        step, metrics = int(state.step), self._tracked(values)
         with self._explained(step):
             self.wait()
             if step in self._manager.all_steps():
@@ -180,7 +180,7 @@ class Checkpoints:
                         METADATA: ocp.args.JsonSave(metadata),
                     }
                 ),
-                metrics=self._tracked(values),
+                metrics=metrics,
                 force=True,
             )
 
