@@ -156,7 +156,8 @@ class Checkpoints:
         """Begin to save a state; `values` are the evaluations of its step, for best-k.
 
         Returns when the arrays are copied to the host. Raises `CheckpointError` if this or the
-        save before it failed, `ValueError` if `values` lack the metric to keep it by. A step that is saved already is not saved again.
+        save before it failed, `ValueError` if `values` lack the metric to keep it by. A step that
+        is saved already is not saved again.
         """
         step, metrics = int(state.step), self._tracked(values)
         with self._explained(step):
