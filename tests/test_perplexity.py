@@ -1,6 +1,8 @@
 """Held-out perplexity: fixed masks, every example once, the same on any mesh and batch size."""
 
+import json
 import math
+import shutil
 import typing
 
 import jax
@@ -9,6 +11,7 @@ import pytest
 
 from tests.small_run import TASKS, small_config, write_data
 from xlmjax.configs import base
+from xlmjax.data.mixture import resolve_names
 from xlmjax.evaluation import Perplexity, make_evaluators
 from xlmjax.evaluation.base import Every, Final, Scheduled
 from xlmjax.experiment import build_experiment
@@ -200,3 +203,14 @@ def test_evaluators_come_from_the_config(folder):
     assert [scheduled.name for scheduled in made] == ["a", "b"]
     assert made[1].is_due(5, 100)
     assert not made[0].is_due(5, 100)
+
+
+def test_a_task_that_only_a_mixture_names_may_be_named_itself(folder, tmp_path):
+    """As `_uncut` does, and as a user may who wants one pair of many."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    mixtures = {"tlm": {"tasks": ["tlm.en_fr"], "rates": None}}
+    (tmp_path / "stores" / "mixture.json").write_text(json.dumps(mixtures))
+    data = small_config(tmp_path).data
+    assert resolve_names(data, ["tlm.en_fr", "tlm"]) == ("tlm.en_fr",)
+    with pytest.raises(ValueError, match="no prepared mixture 'tlm.de_en'; run `xlmjax prepare`"):
+        resolve_names(data, ["tlm.de_en"])

@@ -74,7 +74,7 @@ def resolve_names(data: Any, names: Sequence[str]) -> tuple[str, ...]:
     `data` is the section of the config. Raises `ValueError` naming what is missing, or prepared for
     other languages or pairs, and the remedy.
     """
-    known = _prepared(data.stores)
+    known = _prepared(data.stores, names)
     path = pathlib.Path(data.stores) / MIXTURES_FILE
     missing = [name for name in names if name not in known]
     if missing:
@@ -99,7 +99,7 @@ def own_rates(data: Any, names: Sequence[str]) -> tuple[tuple[str, float], ...]:
 
     Raises `ValueError` where such a mixture stands beside other names.
     """
-    known = _prepared(data.stores)
+    known = _prepared(data.stores, names)
     brought = [name for name in names if known[name]["rates"]]
     if brought and len(names) > 1:
         raise ValueError(
@@ -113,14 +113,20 @@ def own_rates(data: Any, names: Sequence[str]) -> tuple[tuple[str, float], ...]:
     )
 
 
-def _prepared(stores: str | pathlib.Path) -> dict[str, Any]:
+def _prepared(stores: str | pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
+    """Return name -> {tasks, rates} as `prepare` wrote it; a task that has a store is one too."""
     if "://" in str(stores):
         raise ValueError(
             f"data.stores={str(stores)!r}: stores are memory-mapped, so name a folder of a file "
             "system that every host mounts"
         )
-    path = pathlib.Path(stores) / MIXTURES_FILE
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    folder = pathlib.Path(stores)
+    path = folder / MIXTURES_FILE
+    known = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    for name in names:
+        if name not in known and any(map(TokenStore.is_finished, folder.glob(f"{name}/*"))):
+            known[name] = {"tasks": [name], "rates": None}
+    return known
 
 
 def open_tasks(
