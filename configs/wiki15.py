@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
     sizes.set_size(config, choice.size)
     sizes.set_recipe(config, choice.recipe)
     config.model.dtype = "float32"
-    # Some 40 minutes on two cores.
+    # 70 minutes on one core, at the 740 tokens/s that docs/results.md's run had there.
     config.optimizer.name = "muon"
     config.optimizer.learning_rate = 5e-3
     config.optimizer.warmup_steps = 50
