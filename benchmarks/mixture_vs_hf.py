@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 import turns
 
-from xlmjax.cli import with_huge_pages
+from xlmjax.cli import with_kept_memory
 from xlmjax.configuration import load_config
 from xlmjax.data.mixture import Group, open_groups
 from xlmjax.data.vocabulary import Vocabulary
@@ -169,6 +169,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", default="wiki15")
+    parser.add_argument("--contenders", nargs="+", choices=[*TITLES], default=[*TITLES])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3, help="steps a contender and round")
     parser.add_argument("--hf-python", default=sys.executable)
@@ -182,13 +183,17 @@ def main() -> None:
     pythons = {"hf": arguments.hf_python, "ours": arguments.ours_python}
     workers = {}
     for side, names in SIDES.items():
+        names = [name for name in names if name in arguments.contenders]
+        if not names:
+            continue
         command = [pythons[side], os.path.abspath(__file__), f"--config={arguments.config}"]
         # As each is used: Hugging Face as it is, ours as the `xlmjax` command starts itself.
-        environment = with_huge_pages(os.environ) if side == "ours" else os.environ
+        environment = with_kept_memory(os.environ) if side == "ours" else os.environ
         worker = turns.Worker([*command, "--serve", side], environment)
         workers.update(dict.fromkeys(names, worker))
     speeds = turns.measure(workers, arguments.rounds, arguments.steps)
-    print(turns.table(speeds, TITLES, "grouped", "real tokens/s"))
+    reference = "grouped" if "grouped" in workers else arguments.contenders[0]
+    print(turns.table(speeds, TITLES, reference, "real tokens/s"))
 
 
 if __name__ == "__main__":

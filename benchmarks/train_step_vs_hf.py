@@ -15,7 +15,7 @@ import sys
 
 import turns
 
-from xlmjax.cli import with_huge_pages
+from xlmjax.cli import with_kept_memory
 
 DROPOUT = 0.1
 RATE = 0.15
@@ -203,7 +203,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[float]]:
             command = [python, os.path.abspath(__file__), "--serve", side, "--contenders", *names]
             command += ["--model", arguments.model, "--threads", str(arguments.threads)]
             # As each is used: Hugging Face as it is, ours as the `xlmjax` command starts itself.
-            environment = with_huge_pages(os.environ) if side == "ours" else os.environ
+            environment = with_kept_memory(os.environ) if side == "ours" else os.environ
             workers.update(dict.fromkeys(names, turns.Worker(command, environment)))
     return turns.measure(workers, arguments.rounds, arguments.steps)
 

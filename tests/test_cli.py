@@ -76,31 +76,60 @@ def test_wrong_configs_are_refused_by_name(name, override, message, capsys):
     assert message in capsys.readouterr().err
 
 
+KEPT = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:"
+    "glibc.malloc.top_pad=268435456:glibc.malloc.trim_threshold=1099511627776"
+)
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ({}, "glibc.malloc.hugetlb=1"),
-        ({"GLIBC_TUNABLES": "glibc.cpu.x=2"}, "glibc.cpu.x=2:glibc.malloc.hugetlb=1"),
+        ({}, KEPT),
+        ({"GLIBC_TUNABLES": "glibc.cpu.x=2"}, f"glibc.cpu.x=2:{KEPT}"),
         ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, "glibc.malloc.hugetlb=0"),
     ],
 )
-def test_huge_pages_are_asked_for_unless_the_user_chose(before, after):
+def test_memory_is_kept_unless_the_user_chose(before, after):
     environment = {"HOME": "/root", **before}
-    assert cli.with_huge_pages(environment) == {"HOME": "/root", "GLIBC_TUNABLES": after}
+    assert cli.with_kept_memory(environment) == {"HOME": "/root", "GLIBC_TUNABLES": after}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the setting is glibc's")
+def test_a_process_that_keeps_its_memory_does_not_ask_the_kernel_for_it_again():
+    program = """
+import resource
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for size in range(8, 72, 8):
+        bytearray(size << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+    counts = {}
+    for kept in (True, False):
+        plain = {name: x for name, x in os.environ.items() if name != "GLIBC_TUNABLES"}
+        environment = cli.with_kept_memory(plain) if kept else plain
+        command = [sys.executable, "-c", program]
+        out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        counts[kept] = int(out.stdout)
+    assert counts[True] < 100 < counts[False]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the setting is glibc's")
 def test_the_command_starts_again_once_as_the_same_process():
     program = (
         "import os, sys, xlmjax.cli as cli; print(os.getpid(), flush=True);"
-        "cli.main = lambda: print(sys.argv[1:], os.environ['GLIBC_TUNABLES']); cli.entry()"
+        "cli.main = lambda: print(sys.argv[1:], os.environ['GLIBC_TUNABLES']);"
+        "cli._ACCELERATORS = (); cli.entry()"
     )
     environment = {name: x for name, x in os.environ.items() if name != "GLIBC_TUNABLES"}
     command = [sys.executable, "-c", program, "bench", "--x=a b"]
     out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     first, second, last = out.stdout.splitlines()
     assert first == second
-    assert last == "['bench', '--x=a b'] glibc.malloc.hugetlb=1"
+    assert last == f"['bench', '--x=a b'] {KEPT}"
 
 
 CONFIG_FILE = """

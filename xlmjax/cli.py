@@ -21,6 +21,16 @@ COMMANDS = {
     "bench": ("bench", "throughput of the training step and of the data path on this machine"),
 }
 
+# Settings of glibc.malloc: one heap that only grows, in huge pages, by 256 MiB at a time.
+_KEPT_MEMORY = {
+    "hugetlb": 1,
+    "arena_max": 1,
+    "mmap_max": 0,
+    "top_pad": 2**28,
+    "trim_threshold": 2**40,
+}
+_ACCELERATORS = ("/dev/accel0", "/dev/vfio/0", "/dev/nvidia0")  # there the steps run elsewhere
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code, 2 for what the user can mend."""
@@ -39,28 +49,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def entry() -> int:
-    """Run the command line in a process whose memory comes in huge pages (`with_huge_pages`).
+    """Run the command line in a process that keeps its memory (`with_kept_memory`).
 
     The C library reads that setting when a process starts, so this one starts again, with the same
     arguments and process id; at this point Python alone is loaded, which takes some 20 ms.
     """
-    environment = with_huge_pages(os.environ)
-    if environment != dict(os.environ) and sys.platform == "linux":
+    environment = with_kept_memory(os.environ)
+    on_cpu = sys.platform == "linux" and not any(map(os.path.exists, _ACCELERATORS))
+    if on_cpu and environment != dict(os.environ):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     return main()
 
 
-def with_huge_pages(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment in which glibc asks the kernel for huge pages; a choice in it stays.
+def with_kept_memory(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment in which glibc keeps freed memory, in huge pages, for the next use.
 
-    XLA on the CPU allocates what a step needs anew in every step. With pages of 4 kB the kernel
-    spends a fifth of a train step on clearing them; docs/performance.md has the figures.
+    XLA on the CPU allocates what a step needs anew in every step; with the defaults glibc maps it
+    from the kernel each time, which clears every page of it. docs/performance.md has the figures.
+    A choice of `glibc.malloc` settings that the environment holds already stays.
     """
     tunables = environment.get("GLIBC_TUNABLES", "")
-    if "glibc.malloc.hugetlb" in tunables:
+    if "glibc.malloc." in tunables:
         return dict(environment)
-    chosen = ":".join(filter(None, (tunables, "glibc.malloc.hugetlb=1")))
-    return {**environment, "GLIBC_TUNABLES": chosen}
+    ours = [f"glibc.malloc.{name}={value}" for name, value in _KEPT_MEMORY.items()]
+    return {**environment, "GLIBC_TUNABLES": ":".join(filter(None, (tunables, *ours)))}
 
 
 def _run(name: str, argv: list[str]) -> int:
