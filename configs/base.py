@@ -16,8 +16,11 @@ def get_config(arg: str = "") -> ConfigDict:
     # line by line; `tsv` two columns; `keyed` KEY<tab>text in two files, joined on KEY; `demo` the
     # built-in generator. Patterns hold {lang} (text, aligned, keyed) or {a} and {b} (tsv; both
     # orders are looked for) and may be globs; .gz is read as such.
-    data.train = ConfigDict({"text": ("demo:",), "parallel": ("demo:",)})
-    data.validation = ConfigDict({"text": ("demo:",), "parallel": ("demo:",)})
+    data.train = ConfigDict({"text": ("demo:",), "parallel": ("demo:",), "xnli": ()})
+    data.validation = ConfigDict({"text": ("demo:",), "parallel": ("demo:",), "xnli": ()})
+    # `xnli`: "tsv:PATTERN" with {lang}; a premise, a hypothesis and a label a line. Without any,
+    # the tasks xnli.LANG come from TFDS.
+    data.test = ConfigDict({"xnli": ()})
     data.modules = ()  # Python modules that register further seqio tasks, imported by `prepare`
     # What to train on: seqio mixture or task names; "mlm" and "tlm" stand for `mlm.LANG` of every
     # language and `tlm.A_B` of every pair above.
@@ -30,7 +33,8 @@ def get_config(arg: str = "") -> ConfigDict:
     data.strip_accents = False  # removes combining marks (Unicode Mn) after NFD
     data.max_words = 0  # lines of more white-space words are dropped and counted; 0 keeps all
     data.max_tokens = 0  # examples of more tokens are dropped and counted; 0 keeps all
-    data.layout = ConfigDict({"text": "stream", "pair": "pack"})  # stream | pack, by kind of store
+    # stream | pack for text, pack for pairs, pack | pad (an example a row) for labelled examples
+    data.layout = ConfigDict({"text": "stream", "pair": "pack", "labelled": "pack"})
     # Mixing: alpha | temperature | unimax | explicit, see docs/sampling.md.
     data.mixing = ConfigDict()
     data.mixing.kind = "alpha"
@@ -75,6 +79,12 @@ def get_config(arg: str = "") -> ConfigDict:
     model.attention = "auto"  # implementation of ops.attention
     model.remat = "none"  # none | full | dots
     model.scan_layers = True
+    model.pooling = "first"  # first | mean: what of a text a classifier sees
+    model.classifier_dropout = 0.0
+    # LoRA beside every affine map of the layers; 0 is none. Freeze the rest with optimizer.scales:
+    # ((r".*(lora|classifier).*", 1.0), (r".*", 0.0)).
+    model.lora_rank = 0
+    model.lora_alpha = 16.0  # what LoRA adds is scaled by lora_alpha / lora_rank
     model.head_tile = 0  # vocabulary entries a tile of the cross entropy; 0 is one product
 
     # Objectives: name -> group. One update sums the groups, each on its share of the rows.
@@ -94,6 +104,9 @@ def get_config(arg: str = "") -> ConfigDict:
     optimizer.weight_decay = 0.0
     # The first regex that matches a parameter's path says whether it decays; each must match one.
     optimizer.decay_mask = ((r".*(bias|norm|scale).*", False), (r".*", True))
+    # Factors of the learning rate: (regex, number or schedule), the first that matches; 0 freezes.
+    # Layers have numbers: (("transformer/layers/[0-5]/.*", 0.0), ("classifier/.*", 10.0), ...).
+    optimizer.scales = ((r".*", 1.0),)
     optimizer.clip_norm = 5.0  # global L2 norm; 0 disables
     optimizer.skip_nonfinite = False  # True skips such updates and counts them; False stops the run
 
@@ -123,6 +136,15 @@ def get_config(arg: str = "") -> ConfigDict:
     checkpoint.init_from = ""  # parameters only, with a report of what was renamed or skipped
 
     config.evals = ConfigDict()  # name -> evaluator: `perplexity`, `retrieval`, `word_translation`
+
+    # Several runs of one config: each point with each seed, in a folder of its own under the
+    # workdir; `train` runs them one after another, `eval` prints one table and writes sweep.json.
+    config.sweep = sweep = ConfigDict()
+    sweep.points = ()  # "field=value,field=value" each, e.g. "optimizer.learning_rate=1e-4"
+    sweep.seeds = ()  # empty: config.seed
+    sweep.select = "xnli"  # entry of config.evals whose scores select run and step
+    sweep.report = "xnli"  # entry of config.evals whose scores are reported
+
     config.log = log = ConfigDict()
     log.every = 50
     log.tensorboard = True
@@ -137,13 +159,14 @@ def get_config(arg: str = "") -> ConfigDict:
 def objective(name: str, **fields) -> ConfigDict:
     """Return one entry of `config.objectives`, all fields present so that overrides are typed."""
     group = ConfigDict()
-    group.name = name  # masked_lm | causal_lm
+    group.name = name  # masked_lm | causal_lm | classification
     group.mixture = ()  # as data.mixture; empty means data.mixture
     group.share = 1.0  # of train.rows
     group.weight = ((0, 1.0),)  # schedule ((step, value), ...): piecewise linear
     group.rate = ((0, 0.15),)  # schedule of the share of tokens that are targets
     group.max_rate = 0.0  # static bound of `rate`; 0 means its largest value
     group.mask_keep_random = (0.8, 0.1, 0.1)
+    group.labels = ()  # of classification: names, in the order in which the task numbers them
     group.sample_alpha = 0.0  # targets chosen in proportion to frequency^-alpha; 0 is uniform
     group.lock()
     group.update(fields)
@@ -195,6 +218,20 @@ def word_translation(
     evaluator.similarities = similarities  # likewise, WORD<tab>WORD<tab>SCORE
     evaluator.every = 1_000  # steps; the last step always evaluates
     evaluator.neighbours = 10  # of CSLS
+    evaluator.lock()
+    evaluator.update(fields)
+    return evaluator
+
+
+def classification(tasks: tuple[str, ...], split: str = "validation", **fields) -> ConfigDict:
+    """Return one entry of `config.evals`: accuracy of the classifier on labelled tasks."""
+    evaluator = ConfigDict()
+    evaluator.name = "classification"
+    evaluator.tasks = tasks
+    evaluator.split = split
+    evaluator.every = 1_000  # steps; the last step always evaluates
+    evaluator.rows = 64
+    evaluator.source_languages = ("en",)  # it learns from; averages without them are zero-shot
     evaluator.lock()
     evaluator.update(fields)
     return evaluator

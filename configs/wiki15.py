@@ -47,4 +47,5 @@ def get_config(arg: str = "") -> ConfigDict:
     config.checkpoint.every = 100
     config.log.every = 10
     config.evals.perplexity = base.perplexity(tasks=("mlm", "tlm"), every=250, max_rows=96)
+    config.evals.retrieval = base.retrieval(tasks=("tlm",), every=250, max_pairs=200)
     return config

@@ -2,13 +2,14 @@
 
 - from the text that config.data names: `mlm.LANG`, `clm.LANG`, `tlm.A_B`, and the mixtures of each,
   `mlm`, `clm`, `tlm`;
-- built-in text: `demo.mlm.LANG`, `demo.clm.LANG`, `demo.tlm.A_B`;
-- from TFDS: `wiki40b.mlm.LANG`, `wmt19.tlm.A_B`, `opus.SUBSET.tlm.A_B`, `xnli.LANG`,
-  `multi_nli.en`.
+- labelled examples that config.data names: `xnli.LANG` and the mixture of them all, `xnli`;
+- built-in text: `demo.mlm.LANG`, `demo.clm.LANG`, `demo.tlm.A_B`, `demo.xnli.LANG`;
+- from TFDS: `wiki40b.mlm.LANG`, `wmt19.tlm.A_B`, `opus.SUBSET.tlm.A_B`, `multi_nli.en`, and
+  `xnli.LANG` where the config names no files for it.
 
 Nothing is read or downloaded before a dataset is asked for. A module named in `data.modules` adds
-its own tasks when it is imported, or in its `register(config)` if it has one; `add_text` and
-`add_pair` help to write it.
+its own tasks when it is imported, or in its `register(config)` if it has one; `add_text`,
+`add_pair` and `add_classification` help to write it.
 """
 
 if __name__ != "xlmjax.tasks":
@@ -21,9 +22,9 @@ import sys
 from ml_collections import ConfigDict
 
 from xlmjax.tasks import demo, monolingual, parallel, registration, xnli
-from xlmjax.tasks.registration import add_mixture, add_pair, add_text
+from xlmjax.tasks.registration import add_classification, add_mixture, add_pair, add_text
 
-__all__ = ["add_mixture", "add_pair", "add_text", "register"]
+__all__ = ["add_classification", "add_mixture", "add_pair", "add_text", "register"]
 
 
 def register(config: ConfigDict) -> None:

@@ -1,4 +1,4 @@
-"""The built-in text as tasks, whatever the config names: `demo.mlm.LANG`, `demo.tlm.A_B`."""
+"""The built-in text as tasks, whatever the config names: `demo.mlm.LANG`, `demo.tlm.A_B`, ..."""
 
 import functools
 import itertools
@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from xlmjax.preparation import corpora, demo_text
 from xlmjax.preparation.sources import CorpusSource
-from xlmjax.tasks.registration import add_pair, add_text
+from xlmjax.tasks.registration import add_classification, add_pair, add_text
 
 
 def register(data: ConfigDict) -> None:
@@ -16,6 +16,14 @@ def register(data: ConfigDict) -> None:
     for code in codes:
         for objective in ("mlm", "clm"):
             add_text(f"demo.{objective}.{code}", _source(code), code, data)
+        inference = CorpusSource(
+            {
+                split: functools.partial(corpora.demo_inference, code, split)
+                for split in corpora.DEMO_INFERENCE
+            }
+        )
+        labels = corpora.INFERENCE_LABELS
+        add_classification(f"demo.xnli.{code}", inference, (code, code), labels, data)
     for pair in itertools.combinations(codes, 2):
         add_pair(f"demo.tlm.{'_'.join(pair)}", _source(*pair), pair, data)
 

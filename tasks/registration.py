@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import seqio
 from ml_collections import ConfigDict
@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from xlmjax.data import features
 from xlmjax.preparation import preprocessors
 from xlmjax.preparation.cleaning import Cleaning
-from xlmjax.preparation.vocabulary import SeqioVocabulary, TextFeature
+from xlmjax.preparation.vocabulary import LabelFeature, SeqioVocabulary, TextFeature
 
 _names: set[str] = set()
 
@@ -46,6 +46,30 @@ def add_pair(
     _add(name, source, outputs, data, before)
 
 
+def add_classification(
+    name: str,
+    source: seqio.DataSource,
+    languages: Sequence[str],
+    labels: Sequence[str],
+    data: ConfigDict,
+    before: Sequence[Callable] = (),
+) -> None:
+    """Register a task of labelled texts, or of labelled pairs where `languages` are two.
+
+    `before` makes `text`, for pairs `target_text`, and `label`: the name of a label, or its index
+    in `labels`.
+    """
+    vocabulary = SeqioVocabulary(data.vocabulary)
+    outputs: dict[str, seqio.Feature] = {
+        feature: TextFeature(vocabulary, language=language)
+        for feature, language in zip(
+            (features.TOKENS, features.TARGET_TOKENS), languages, strict=False
+        )
+    }
+    outputs[features.LABEL] = LabelFeature(names=tuple(labels))
+    _add(name, source, outputs, data, before, (preprocessors.Label(tuple(labels)),))
+
+
 def add_mixture(name: str, tasks: Sequence[str], data: ConfigDict) -> None:
     """Register a mixture with XLM's rates, n ~ (number of examples)^alpha.
 
@@ -64,12 +88,14 @@ def _rate(task: seqio.Task, exponent: float) -> float:
 def _add(
     name: str,
     source: seqio.DataSource,
-    outputs: dict[str, TextFeature],
+    outputs: Mapping[str, seqio.Feature],
     data: ConfigDict,
     before: Sequence[Callable],
+    more: tuple[preprocessors.Step, ...] = (),
 ) -> None:
     steps = (
         preprocessors.Clean(Cleaning.from_config(data)),
+        *more,
         preprocessors.Tokenise(data.max_tokens),
     )
     seqio.TaskRegistry.add(

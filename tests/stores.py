@@ -19,11 +19,15 @@ def write_store(
     task: str = "mlm.en",
     split: str = "train",
     vocabulary: str = "0123456789abcdef",
+    labels: tuple[Sequence[str], Sequence[int]] = ((), ()),
 ) -> TokenStore:
-    """Write lists of token ids for every feature and open the result."""
+    """Write lists of token ids for every feature and open the result; `labels` are names, ids."""
     features = {name: FeatureSpec("uint16", languages[name]) for name in examples}
     kind = "pair" if len(features) == 2 else "text"
-    writer = StoreWriter(directory, task, split, kind, features, vocabulary, "made up", num_shards)
+    names, ids = tuple(labels[0]), np.array(labels[1], np.int32)
+    writer = StoreWriter(
+        directory, task, split, kind, features, vocabulary, "made up", num_shards, names
+    )
     writer.start()
     total = len(next(iter(examples.values())))
     bounds = np.linspace(0, total, num_shards + 1).astype(int)
@@ -41,6 +45,7 @@ def write_store(
                 },
                 characters={name: 5 * len(part) for name, part in parts.items()},
                 num_bytes={name: 7 * len(part) for name, part in parts.items()},
+                labels=ids[start:stop] if names else None,
             )
             writer.record(index, shard.finish({}))
     writer.finish()

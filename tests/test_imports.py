@@ -14,6 +14,7 @@ ALLOWED = {
     "languages": set(),
     "registry": set(),
     "configuration": set(),
+    "sweep": {"configuration"},
     "ops": set(),
     "parallel": set(),
     "models": {"ops", "parallel"},

@@ -7,7 +7,14 @@ import pytest
 
 from tests.stores import write_store
 from xlmjax.data import features
-from xlmjax.data.layout import Delimiters, PackLayout, StreamLayout, make_layout, pack
+from xlmjax.data.layout import (
+    Delimiters,
+    LabelledLayout,
+    PackLayout,
+    StreamLayout,
+    make_layout,
+    pack,
+)
 from xlmjax.data.mixture import empty_batch
 from xlmjax.languages import get
 
@@ -16,9 +23,9 @@ DELIMITERS = Delimiters(eos=EOS, pad=PAD)
 EN, FR = get("en").id, get("fr").id
 
 
-def fill(layout, rows, epochs=None):
+def fill(layout, rows, epochs=None, of=features.TEXT):
     rows = np.asarray(rows)
-    batch = empty_batch(len(rows), layout.length)
+    batch = empty_batch(len(rows), layout.length, of)
     layout.fill(rows, np.zeros_like(rows) if epochs is None else np.asarray(epochs), batch)
     return batch
 
@@ -180,3 +187,71 @@ def _segments(batch):
                 )
             )
     return found
+
+
+def labelled(tmp_path, alone=False, length=16, **sides):
+    names, ids = ("no", "yes", "perhaps"), [index % 3 for index in range(len(sides["tokens"]))]
+    store = write_store(
+        tmp_path / "s", sides, dict.fromkeys(sides, "fr"), labels=(names, ids), task="xnli.fr"
+    )
+    layout = LabelledLayout(store, length, DELIMITERS, alone)
+    return layout, fill(layout, range(layout.num_rows), of=features.LABELLED)
+
+
+def test_a_labelled_pair_has_one_separator_and_positions_that_run_on(tmp_path):
+    """Law 3 of XLM: `</s> a </s> b </s>`, length len1 + len2 - 1 of the delimited sides."""
+    _, batch = labelled(tmp_path, tokens=[[10, 11]], target_tokens=[[60]])
+    assert batch["tokens"][0].tolist() == [EOS, 10, 11, EOS, 60, EOS] + [PAD] * 10
+    assert batch["positions"][0].tolist() == [*range(6), *[0] * 10]
+    assert batch["language_ids"][0].tolist() == [FR] * 6 + [0] * 10
+    assert batch["segment_ids"][0].tolist() == [1] * 6 + [0] * 10
+    assert batch["labels"][0].tolist() == [0] + [-1] * 15
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_every_labelled_example_is_there_once_with_its_label(tmp_path, texts, alone):
+    others = texts[::-1]
+    layout, batch = labelled(tmp_path, alone, 48, tokens=texts, target_tokens=others)
+    assert layout.truncated == 0
+    found = []
+    for row in range(layout.num_rows):
+        segments = batch["segment_ids"][row]
+        assert not alone or segments.max() == 1
+        for segment in range(1, segments.max() + 1):
+            here = np.flatnonzero(segments == segment)
+            assert (batch["labels"][row, here[1:]] == -1).all()
+            assert batch["positions"][row, here].tolist() == list(range(len(here)))
+            found.append((batch["tokens"][row, here].tolist(), batch["labels"][row, here[0]]))
+    expected = [
+        ([EOS, *a, EOS, *b, EOS], index % 3)
+        for index, (a, b) in enumerate(zip(texts, others, strict=True))
+    ]
+    assert sorted(found) == sorted(expected)
+    assert (batch["labels"][batch["segment_ids"] == 0] == -1).all()
+    assert layout.num_tokens == sum(len(tokens) for tokens, _ in expected)
+    assert alone or layout.num_rows < len(texts)
+
+
+def test_a_labelled_text_stands_alone(tmp_path):
+    _, batch = labelled(tmp_path, True, 6, tokens=[[10, 11], [12]])
+    assert batch["tokens"].tolist() == [[EOS, 10, 11, EOS, PAD, PAD], [EOS, 12, EOS, PAD, PAD, PAD]]
+    assert batch["labels"][:, 0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        (9, 2, (5, 2)),
+        (2, 9, (2, 5)),
+        (9, 9, (4, 3)),
+        (4, 3, (4, 3)),
+        (3, 5, (3, 4)),
+        (6, 3, (4, 3)),
+    ],
+)
+def test_the_longer_side_is_cut_and_counted(tmp_path, first, second, kept):
+    a, b = [*range(10, 10 + first)], [*range(50, 50 + second)]
+    layout, batch = labelled(tmp_path, True, 10, tokens=[a], target_tokens=[b])
+    row = batch["tokens"][0].tolist()
+    assert row == [EOS, *a[: kept[0]], EOS, *b[: kept[1]], EOS]
+    assert layout.truncated == (first + second > 7)

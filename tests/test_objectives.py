@@ -230,9 +230,12 @@ def test_dropout_only_where_it_is_asked_for(make):
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))
 def test_every_objective_comes_from_its_group_of_the_config(name):
-    group = base.objective(name, rate=((0, 0.3), (100, 0.15)))
+    group = base.objective(name, rate=((0, 0.3), (100, 0.15)), labels=("no", "yes"))
     objective = OBJECTIVES[name].from_config(group, SPECIALS, num_tasks=NUM_TASKS, z_loss=1e-4)
-    out = loss(objective, randomised(CLASSIC), packed())
+    batch = packed()
+    labels = np.where(batch["positions"] == 0, 1, -1)
+    model = randomised(dataclasses.replace(CLASSIC, num_labels=2))
+    out = loss(objective, model, {**batch, "labels": labels})
     assert np.isfinite(out.sum)
     assert out.metrics["task/loss"].sum.shape == (NUM_TASKS,)
     assert objective.for_evaluation().num_tasks == NUM_TASKS

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.model_helpers import CLASSIC, EOS, LANGUAGES, MASK, PAD, VOCAB, randomised, text
+from xlmjax.objectives.classification import Classification
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch", reason="the parity group (torch) is not installed")
@@ -30,10 +31,13 @@ CASES = {
 }
 
 
-def hugging_face(cfg, model, causal):
+def hugging_face(cfg, model, causal=False):
     """Return Hugging Face's model with the parameters of ours."""
-    theirs = transformers.XLMWithLMHeadModel(
+    kind = "ForSequenceClassification" if cfg.num_labels else "WithLMHeadModel"
+    theirs = getattr(transformers, f"XLM{kind}")(
         transformers.XLMConfig(
+            num_labels=cfg.num_labels or 2,
+            summary_type="first",
             vocab_size=VOCAB,
             emb_dim=cfg.embed_dim,
             n_layers=cfg.num_layers,
@@ -53,7 +57,7 @@ def hugging_face(cfg, model, causal):
     )
     missing, unexpected = theirs.load_state_dict(state_dict(cfg, model), strict=False)
     fixed = {"transformer.position_ids", "transformer.position_embeddings.weight"}
-    tied = {"pred_layer.proj.weight"} if cfg.tie_embeddings else set()
+    tied = {"pred_layer.proj.weight"} if cfg.tie_embeddings and not cfg.num_labels else set()
     assert not unexpected
     assert set(missing) <= tied | (fixed if cfg.positions == "sinusoidal" else set())
     return theirs.eval()
@@ -79,6 +83,10 @@ def state_dict(cfg, model):
         named |= norm(f"layer_norm1.{i}", layer.attention_norm)
         named |= norm(f"layer_norm2.{i}", layer.mlp_norm)
     named = {f"transformer.{name}": value for name, value in named.items()}
+    if model.classifier is not None:
+        scores = linear("sequence_summary.summary", model.classifier, cfg.embed_dim, cfg.num_labels)
+        named |= scores
+        return {name: torch.tensor(np.array(value)) for name, value in named.items()}
     named["pred_layer.proj.bias"] = model.head.bias
     if model.head.table is not None:
         named["pred_layer.proj.weight"] = model.head.table
@@ -138,3 +146,32 @@ def test_hidden_states_and_logits_equal_those_of_hugging_face(cfg, causal):
     np.testing.assert_allclose(hidden, expected, atol=1e-5)
     assert np.all(np.asarray(hidden)[~real] == 0)
     np.testing.assert_allclose(model.logits(hidden)[real], out.logits.numpy()[real], atol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_scores_and_loss_of_labels_equal_those_of_hugging_face(labels):
+    cfg = dataclasses.replace(PLAIN, num_labels=labels)
+    model, rows = randomised(cfg), batch(cfg)
+    answers = np.array([1, 0, labels - 1])
+    row_of = {language: row for row, language in enumerate(cfg.language_ids)}
+    with torch.no_grad():
+        out = hugging_face(cfg, model)(
+            input_ids=torch.tensor(rows["tokens"]),
+            position_ids=torch.tensor(rows["positions"]),
+            langs=torch.tensor(np.vectorize(row_of.get)(rows["language_ids"])),
+            lengths=torch.tensor(rows["segment_ids"].sum(axis=1)),
+            labels=torch.tensor(answers),
+        )
+    scores = model.classify(*text(rows), np.zeros((3, 1), np.int32))[:, 0]
+    np.testing.assert_allclose(scores, out.logits.numpy(), atol=1e-5)
+    placed = np.full_like(rows["tokens"], -1)
+    placed[:, 0] = answers
+    more = {
+        "labels": placed,
+        "row_ids": np.arange(3, dtype=np.int32),
+        "task_ids": np.zeros(3, np.int32),
+    }
+    names = tuple(f"label {number}" for number in range(labels))
+    objective = Classification(names)
+    loss = objective.loss(model, {**rows, **more}, jax.random.key(0), 0, deterministic=True)
+    np.testing.assert_allclose(loss.sum / loss.weight, out.loss.numpy(), atol=1e-5)

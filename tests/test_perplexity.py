@@ -132,7 +132,7 @@ def test_a_held_out_pair_that_the_model_has_no_positions_for_is_refused(folder):
     context = build_experiment(config).evaluation_context
     with pytest.raises(
         ValueError,
-        match=r"evals.held_out: the longest pair of tlm.en_fr .* model.max_positions=12: raise",
+        match=r"evals.held_out: the longest example of tlm.en_fr .* model.max_positions=12: raise",
     ):
         Perplexity("held_out", base.perplexity(("tlm",), rows=8), context)
 

@@ -430,6 +430,7 @@ def test_every_name_with_data_yields_examples(corpus, tmp_path, monkeypatch):
 
     monkeypatch.setattr(corpora, "DEMO_TEXTS", {"train": 50})
     monkeypatch.setattr(corpora, "DEMO_PAIRS", {"train": 50})
+    monkeypatch.setattr(corpora, "DEMO_INFERENCE", {"train": 50})
     config = make_config(corpus, tmp_path)
     register(config)
     ours = [
@@ -437,14 +438,14 @@ def test_every_name_with_data_yields_examples(corpus, tmp_path, monkeypatch):
         for name in (*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names())
         if name.split(".")[0] in ("mlm", "clm", "tlm", "demo")
     ]
-    assert len(ours) == 3 + 3 + 2 + 3 + 5 + 5 + 10
+    assert len(ours) == 3 + 3 + 2 + 3 + 5 + 5 + 5 + 10
     for name in ours:
         dataset = seqio.get_mixture_or_task(name).get_dataset(
             sequence_length={"tokens": 6, "target_tokens": 6}, split="train", shuffle=True, seed=3
         )
         for example in dataset.take(3).as_numpy_iterator():
             assert 0 < len(example["tokens"]) <= 6
-            assert ("target_tokens" in example) == ("tlm" in name)
+            assert ("target_tokens" in example) == ("tlm" in name or "xnli" in name)
 
 
 def test_clm_is_another_name_for_the_same_text(corpus):
@@ -565,6 +566,81 @@ def test_a_task_that_cannot_be_stored_says_so(corpus, run):
         run(mixture=("bad.inputs",))
     with pytest.raises(ValueError, match="'tokens' names no language"):
         run(mixture=("bad.language",))
+
+
+# Labelled examples.
+
+
+def write_inference(folder: pathlib.Path, **files: str) -> ConfigDict:
+    """Write nli/SPLIT-LANG.tsv files, `train_en="..."`, and return the sections that read them."""
+    (folder / "nli").mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / "nli" / f"{name.replace('_', '-')}.tsv").write_text(textwrap.dedent(text))
+    return {
+        split: {"text": (), "parallel": (), "xnli": (f"tsv:{folder}/nli/{split}-{{lang}}.tsv",)}
+        for split in ("train", "validation")
+    }
+
+
+TRAIN = "the an\ther er\tentailment\nin the\tan in\tneutral\n\ner er\tthe the\tcontradiction\n"
+
+
+def test_labelled_pairs_are_stored_with_their_labels(run, corpus, tmp_path):
+    data = write_inference(tmp_path, train_en=TRAIN, validation_en="er\tthe an\tneutral\n")
+    run(mixture=("xnli",), **data)
+    vocabulary = Vocabulary.load(corpus / "vocabulary.model")
+    store = TokenStore.open(tmp_path / "xnli.en" / "train")
+    assert store.manifest.labels == ("entailment", "neutral", "contradiction")
+    assert store.labels.tolist() == [0, 1, 2]
+    assert store.manifest.dropped == {"empty": 1}
+    assert read(tmp_path, "xnli.en")[1] == [vocabulary.encode("in the"), vocabulary.encode("an in")]
+    assert TokenStore.open(tmp_path / "xnli.en" / "validation").labels.tolist() == [1]
+    mixtures = json.loads((tmp_path / "mixture.json").read_text())
+    assert mixtures["xnli"]["tasks"] == ["xnli.en"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a\tb\tmaybe\n", r"train-en.tsv:1: label 'maybe' is not one of entailment, neutral, con"),
+        ("a\tb\tneutral\nx\ty\n", r"train-en.tsv:2: 2 tab-separated columns where 3 are"),
+    ],
+)
+def test_a_wrong_line_of_labelled_examples_is_named(run, tmp_path, line, message):
+    with pytest.raises(ValueError, match=message):
+        run(mixture=("xnli",), **write_inference(tmp_path, train_en=line))
+
+
+def test_a_task_of_another_shape_needs_a_registration_only(run, corpus, tmp_path):
+    """One sentence, labels by number, as GLUE's SST-2 or CoLA."""
+    import seqio
+    import tensorflow as tf
+
+    from xlmjax.tasks import add_classification
+
+    texts, labels = ["the an", "in her", "er er er"], [1, -1, 0]
+    source = seqio.FunctionDataSource(
+        lambda split, shuffle_files, seed=None: tf.data.Dataset.from_tensor_slices(
+            {"text": texts, "label": labels}
+        ),
+        splits=("train",),
+    )
+    seqio.TaskRegistry.remove("sentiment.en")
+    add_classification("sentiment.en", source, ["en"], ["bad", "good"], make_config(corpus).data)
+    run(mixture=("sentiment.en",))
+    store = TokenStore.open(tmp_path / "sentiment.en" / "train")
+    assert store.manifest.kind == "text"
+    assert store.manifest.labels == ("bad", "good")
+    assert store.labels.tolist() == [1, 0]
+    assert sum(store.manifest.dropped.values()) == 1
+
+
+def test_the_demo_has_labelled_pairs_in_every_language(run, tmp_path):
+    run(mixture=("demo.xnli.en",), languages=("en", "sw"), pairs=())
+    store = TokenStore.open(tmp_path / "demo.xnli.en" / "validation")
+    counts = np.bincount(store.labels)
+    assert counts.sum() == corpora.DEMO_INFERENCE["validation"]
+    assert counts.min() > 0.3 * counts.sum()
 
 
 # TensorFlow Datasets: registered, and wired to the right features; nothing is downloaded.

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from tests import stores
 from xlmjax.data import store_writer
 from xlmjax.data.store import FeatureSpec, TokenStore
 from xlmjax.data.store_writer import StoreWriter
@@ -261,3 +262,26 @@ def test_json_is_renamed_into_place(tmp_path, monkeypatch):
         store_writer.write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["mixture.json"]
+
+
+def test_labels_come_back_in_order(tmp_path):
+    texts = [[7, 8], [9], [10, 11, 12], [13], [14]]
+    names = ("no", "yes")
+    store = stores.write_store(
+        tmp_path / "labelled", {"tokens": texts}, {"tokens": "en"}, labels=(names, [1, 0, 0, 1, 1])
+    )
+    assert store.manifest.labels == names
+    assert store.labels.tolist() == [1, 0, 0, 1, 1]
+    plain = stores.write_store(tmp_path / "plain", {"tokens": texts}, {"tokens": "en"})
+    with pytest.raises(ValueError, match=r"carry no labels.*add_classification"):
+        _ = plain.labels
+
+
+def test_an_altered_label_file_is_refused(tmp_path):
+    stores.write_store(
+        tmp_path / "s", {"tokens": [[7], [8]]}, {"tokens": "en"}, labels=(("a", "b"), [0, 1])
+    )
+    path = next((tmp_path / "s").glob("label-00001-*"))
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ValueError, match=r"label-00001.*CRC"):
+        TokenStore.open(tmp_path / "s")

@@ -275,7 +275,7 @@ def test_an_unknown_evaluator_is_refused(data, tmp_path):
     config = small_config(data)
     config.evals.x = base.perplexity(("mlm",), rows=8)
     config.evals.x.name = "xnlu"
-    with pytest.raises(ValueError, match=r"evals.x.name='xnlu' is unknown; known: perplexity"):
+    with pytest.raises(ValueError, match=r"evals.x.name='xnlu' is unknown; known: classification"):
         train(config, tmp_path)
 
 
@@ -353,7 +353,7 @@ def test_the_exit_code_tells_how_a_run_ended(monkeypatch, outcome, code):
 
     monkeypatch.setattr(train_module, "train", ends)
     with pytest.raises(SystemExit) as caught:
-        train_command.run(None, argparse.Namespace(workdir="x", verify_resume=0))
+        train_command.run(base.get_config(), argparse.Namespace(workdir="x", verify_resume=0))
     assert caught.value.code == code
 
 

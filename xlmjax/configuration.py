@@ -37,11 +37,11 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
     NAME is a file of configs/ without `.py`, or a path. Raises `ConfigError` on an unknown config,
     field or argument, or a value of the wrong type.
     """
-    for override in overrides:
-        if not override.startswith(("--config.", "--noconfig.")):
-            raise ConfigError(f"unknown argument {override!r}; overrides look like --config.x.y=z")
-        if "=" not in override and not override.startswith("--noconfig."):
-            raise ConfigError(f"{override!r} has no value; write {override}=VALUE")
+    for given in overrides:
+        if not given.startswith(("--config.", "--noconfig.")):
+            raise ConfigError(f"unknown argument {given!r}; overrides look like --config.x.y=z")
+        if "=" not in given and not given.startswith("--noconfig."):
+            raise ConfigError(f"{given!r} has no value; write {given}=VALUE")
     stem, _, argument = name.partition(":")
     try:
         config = _config_module(stem).get_config(argument)
@@ -49,6 +49,14 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError) as error:
         raise ConfigError(f"--config={name}{_line_of(error)}: {_flat(error)}") from error
+    return override(config, overrides, f"--config={name} with {' '.join(overrides)}")
+
+
+def override(config: ConfigDict, overrides: Sequence[str], what: str) -> ConfigDict:
+    """Return a config, which may be changed, with `--config.section.field=value` applied.
+
+    Raises `ConfigError`, beginning with `what`, on an unknown field or a value of the wrong type.
+    """
     argv = ["xlmjax", *overrides]
     values = flags.FlagValues()
     try:
@@ -56,8 +64,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
         values(argv)
         return values["config"].value
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        given = " ".join(overrides)
-        raise ConfigError(f"--config={name} with {given}: {_flat(error)}") from error
+        raise ConfigError(f"{what}: {_flat(error)}") from error
 
 
 def _flat(error: Exception) -> str:

@@ -24,6 +24,7 @@ from xlmjax.parallel.mesh import MeshConfig, check_rows, make_mesh
 from xlmjax.preparation.cleaning import Cleaning
 from xlmjax.training.checkpoint import Identity
 from xlmjax.training.optimizer import OptimizerConfig, make_optimizer
+from xlmjax.training.scales import make_scales
 from xlmjax.training.settings import TrainConfig
 from xlmjax.training.state import StateSpec, state_spec
 from xlmjax.training.step import Group, TrainStep
@@ -101,6 +102,7 @@ def build_experiment(config: ConfigDict) -> Experiment:
         vocab_size=vocabulary.size,
         language_ids=_language_ids(config.data.languages),
         pad_id=vocabulary.pad,
+        num_labels=len(label_names(config)),
     )
     if model.positions != "rope" and train.length > model.max_positions:
         raise ValueError(
@@ -137,6 +139,8 @@ def make_groups(experiment: Experiment, data: Sequence[DataGroup]) -> list[Group
         check_rows(
             experiment.mesh, part.rows, f"the rows of {where}", experiment.train.microbatches
         )
+        labels = fields.labels if fields.name == "classification" else ()
+        check_labels(part, labels, where)
         counts = None
         if fields.sample_alpha:
             counts = token_counts(part, experiment.vocabulary)
@@ -153,6 +157,33 @@ def make_groups(experiment: Experiment, data: Sequence[DataGroup]) -> list[Group
     return groups
 
 
+def label_names(config: ConfigDict) -> tuple[str, ...]:
+    """Return the labels that the classifier of a run tells apart; none where it has no classifier.
+
+    Raises `ValueError` where objectives ask for different ones.
+    """
+    found = {
+        name: tuple(group.labels)
+        for name, group in config.objectives.items()
+        if group.name == "classification"
+    }
+    if len(set(found.values())) > 1:
+        wanted = "; ".join(f"objectives.{name}.labels={labels}" for name, labels in found.items())
+        raise ValueError(f"one model has one classifier, but {wanted}: train them apart")
+    return next(iter(found.values()), ())
+
+
+def check_labels(part: DataGroup, labels: Sequence[str], where: str) -> None:
+    """Raise `ValueError` unless the data of a group is labelled with just these, in this order."""
+    for task in part.mixture.tasks:
+        names = task.store.manifest.labels
+        if names != tuple(labels):
+            raise ValueError(
+                f"{where}.labels={tuple(labels)}, but {task.store.directory} is labelled with "
+                f"{names or 'nothing'}: name the labels of its task, in the same order"
+            )
+
+
 def make_train_step(experiment: Experiment, groups: Sequence[Group]) -> TrainStep:
     """Return the jitted update of the run."""
     return TrainStep(
@@ -164,6 +195,7 @@ def make_train_step(experiment: Experiment, groups: Sequence[Group]) -> TrainSte
         seed=experiment.config.seed,
         microbatches=experiment.train.microbatches,
         skip_nonfinite=experiment.optimizer.skip_nonfinite,
+        scales=make_scales(experiment.optimizer.scales, experiment.spec.abstract.model),
     )
 
 

@@ -80,7 +80,12 @@ def train(config: ConfigDict, workdir: epath.PathLike, stop_after: int | None = 
         stack.callback(watch.close)
         if main:
             write_description(workdir, experiment, start)
-        for line in (*describe(experiment), f"compiled programs are kept in {cache}", origin):
+        for line in (
+            *describe(experiment),
+            *losses_of_layout(data),
+            f"compiled programs are kept in {cache}",
+            origin,
+        ):
             progress.note(line)
 
         tasks = {group.name: [task.name for task in group.mixture.tasks] for group in data}
@@ -201,6 +206,18 @@ def describe(experiment: Experiment) -> list[str]:
         f"{parameters:,} parameters, vocabulary {experiment.vocabulary.size:,}, "
         f"{len(experiment.model.language_ids)} languages, {experiment.model.dtype}",
     ]
+
+
+def losses_of_layout(data: Sequence[DataGroup]) -> list[str]:
+    """Return a line for each task of which rows of train.length do not hold everything."""
+    lines = []
+    for task in (task for group in data for task in group.mixture.tasks):
+        counts = {f"dropped ({reason})": n for reason, n in task.layout.dropped.items()}
+        counts["cut at the end of the longer side"] = task.layout.truncated
+        parts = [f"{count:,} examples {what}" for what, count in counts.items() if count]
+        if parts:
+            lines.append(f"{task.name}, rows of {task.layout.length}: {', '.join(parts)}")
+    return lines
 
 
 def write_description(workdir: epath.Path, experiment: Experiment, start: int) -> None:

@@ -1,21 +1,48 @@
-"""`xlmjax eval`: score a checkpoint with the evaluations of a config."""
+"""`xlmjax eval`: score a checkpoint, or a sweep of runs, with the evaluations of a config."""
 
 import argparse
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from xlmjax.sweep import Run, is_sweep, workdirs
+
 HELP = """Score a checkpoint of a workdir with the evaluators of `config.evals`; prints one line a
-metric and writes eval/NAME-STEP.json into the workdir. Mesh and number of devices are free."""
+metric and writes eval/NAME-STEP.json into the workdir. Mesh and number of devices are free. With
+a `config.sweep` it prints one table over the runs below the workdir, and writes sweep.json."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add where the checkpoint is."""
-    parser.add_argument("--workdir", required=True, help="of the training run")
+    parser.add_argument("--workdir", required=True, help="of the training run, or of the sweep")
     parser.add_argument("--step", type=int, default=-1, help="which checkpoint; the latest if < 0")
 
 
 def run(config: ConfigDict, args: argparse.Namespace) -> None:
     """Evaluate and print."""
+    if not config.evals:
+        raise ValueError("config.evals is empty: add an evaluator, see `perplexity` in base.py")
+    if not is_sweep(config):
+        score(config, pathlib.Path(args.workdir), args.step)
+        return
+    if args.step >= 0:
+        raise ValueError(
+            "--step is of one run; a sweep selects among all steps that were evaluated"
+        )
+    from xlmjax.parallel.distributed import is_main
+
+    places = workdirs(config, args.workdir)
+    for one, workdir in places:
+        _complete(one, workdir)
+    if is_main():
+        print(report(config, places, pathlib.Path(args.workdir)))
+
+
+def score(config: ConfigDict, workdir: pathlib.Path, step: int = -1, quiet: bool = False) -> None:
+    """Score one checkpoint of a workdir, the latest where `step` is negative."""
     import jax
     from etils import epath
 
@@ -26,14 +53,93 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
 
     start_jax(config)
     experiment = build_experiment(config)
-    if not config.evals:
-        raise ValueError("config.evals is empty: add an evaluator, see `perplexity` in base.py")
-    path = epath.Path(args.workdir)
-    place = find_checkpoint(path / FOLDER / str(args.step) if args.step >= 0 else path, "--workdir")
+    path = epath.Path(workdir)
+    place = find_checkpoint(path / FOLDER / str(step) if step >= 0 else path, "--workdir")
     with jax.set_mesh(experiment.mesh):
         evaluators = make_evaluators(experiment.evaluation_context)
         model = restore_model(place, experiment.spec, experiment.identity)
         for evaluator in evaluators:
             for name, value in evaluator.run(model, int(place.name), path).items():
-                if is_main():
+                if is_main() and not quiet:
                     print(f"{name} {value:.6g}")
+
+
+def _complete(one: Run, workdir: pathlib.Path) -> None:
+    """Score the last checkpoint of a run where that is missing; refuse unfinished runs."""
+    from xlmjax.evaluation.base import FOLDER
+    from xlmjax.training.checkpoint import find_checkpoint
+
+    step = int(find_checkpoint(workdir, "--workdir").name)
+    if step < one.config.train.num_steps:
+        raise ValueError(
+            f"{workdir} stands at step {step:,} of {one.config.train.num_steps:,}: run `xlmjax "
+            "train` with the same config until it is done"
+        )
+    needed = {one.config.sweep.select, one.config.sweep.report}
+    if not all((workdir / FOLDER / f"{name}-{step}.json").is_file() for name in needed):
+        score(one.config, workdir, quiet=True)
+
+
+def report(
+    config: ConfigDict, places: Sequence[tuple[Run, pathlib.Path]], workdir: pathlib.Path
+) -> str:
+    """Return the table of a sweep; writes it with its protocol to sweep.json in `workdir`."""
+    from xlmjax.evaluation import selection
+
+    sweep = config.sweep
+    candidates: list[selection.Candidate] = []
+    protocol: Mapping[str, Any] = {}
+    for one, place in places:
+        found, protocol = selection.read_candidates(
+            one.point, one.seed, place, sweep.select, sweep.report
+        )
+        candidates += found
+    sources = [
+        task
+        for task, languages in protocol["languages"].items()
+        if set(languages) <= set(protocol["source_languages"])
+    ]
+    titles = {"source": "source dev", "each": "each dev"}
+    chosen = {mode: selection.select(candidates, sources, mode) for mode in titles}
+    rows = {mode: selection.summarise(chosen[mode], sources) for mode in titles}
+    content = {
+        "protocol": {
+            **protocol,
+            "seeds": sorted({candidate.seed for candidate in candidates}),
+            "sweep": sorted({candidate.point for candidate in candidates}),
+            "steps": sorted({candidate.step for candidate in candidates}),
+            "selected_by": sweep.select,
+            "reported": sweep.report,
+            "deviation": "sample standard deviation over seeds",
+        },
+        "rows": {
+            mode: {row.name: {"mean": row.mean, "deviation": row.deviation} for row in found}
+            for mode, found in rows.items()
+        },
+        "selected": {
+            mode: {
+                str(seed): {
+                    task: {"point": x.point, "step": x.step, "accuracy": x.report[task]}
+                    for task, x in own.items()
+                }
+                for seed, own in found.items()
+            }
+            for mode, found in chosen.items()
+        },
+    }
+    path = workdir / "sweep.json"
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
+    lines = [selection.table({titles[mode]: found for mode, found in rows.items()}), ""]
+    seeds = len(content["protocol"]["seeds"])
+    lines.append(
+        f"Accuracy in percent, mean over {seeds} seeds with the standard deviation between them. "
+        f"Run and step selected by {sweep.select!r} on {', '.join(sources)} (source dev), or on "
+        f"each language's own (each dev); scores of {sweep.report!r}."
+    )
+    if sweep.select == sweep.report:
+        lines.append(
+            "The sets that select are the sets that are reported, so both columns are optimistic "
+            "where there is a choice; config.sweep.report can name another evaluator."
+        )
+    lines.append(f"With its protocol: {path}")
+    return "\n".join(lines)

@@ -8,10 +8,12 @@ import shutil
 from ml_collections import ConfigDict
 
 from xlmjax.configuration import apply_flat
+from xlmjax.sweep import is_sweep, workdirs
 
-HELP = """Pretrain as the config says, into a workdir. The same command goes on after any end: kill,
-preemption, full disk. Several processes: set XLMJAX_COORDINATOR (host:port of process 0),
-XLMJAX_NUM_PROCESSES and XLMJAX_PROCESS_ID; on TPU pods and under Slurm nothing needs to be set."""
+HELP = """Train as the config says, into a workdir. The same command goes on after any end: kill,
+preemption, full disk. A config with a `sweep` is several runs, one after another. Several
+processes: set XLMJAX_COORDINATOR (host:port of process 0), XLMJAX_NUM_PROCESSES and
+XLMJAX_PROCESS_ID; on TPU pods and under Slurm nothing needs to be set."""
 
 PREEMPTED = 143  # what a process that SIGTERM ends returns
 
@@ -39,12 +41,16 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
     if args.verify_resume:
         print(verify_resume(config, pathlib.Path(args.workdir), args.verify_resume))
         return
-    try:
-        result = train(config, args.workdir)
-    except NonFiniteError as error:
-        raise SystemExit(f"xlmjax train: {error}") from error
-    if result.preempted:
-        raise SystemExit(PREEMPTED)
+    places = workdirs(config, args.workdir) if is_sweep(config) else [(None, args.workdir)]
+    for number, (one, workdir) in enumerate(places, 1):
+        if one is not None:
+            print(f"run {number} of {len(places)}: {workdir}", flush=True)
+        try:
+            result = train(config if one is None else one.config, workdir)
+        except NonFiniteError as error:
+            raise SystemExit(f"xlmjax train: {error}") from error
+        if result.preempted:
+            raise SystemExit(PREEMPTED)
 
 
 def verify_resume(config: ConfigDict, workdir: pathlib.Path, num_steps: int) -> str:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from xlmjax.data import features
-from xlmjax.data.mixture import Mixture, Task, empty_batch
+from xlmjax.data.mixture import Mixture, Task, empty_batch, features_of
 
 Batch = dict[str, jax.Array]
 
@@ -19,6 +19,7 @@ def to_global(
     rows: int,
     length: int,
     sharding: jax.sharding.Sharding,
+    of: Sequence[features.Feature] = features.TEXT,
 ) -> Batch:
     """Build the global batch of `rows` rows, each process filling only the rows its devices hold.
 
@@ -34,7 +35,7 @@ def to_global(
 
         return jax.make_array_from_callback(feature.shape(rows, length), sharding, shard)
 
-    return {feature.name: of_feature(feature) for feature in features.TEXT}
+    return {feature.name: of_feature(feature) for feature in of}
 
 
 class Batches:
@@ -53,7 +54,7 @@ class Batches:
         def fill(start: int, stop: int) -> Mapping[str, np.ndarray]:
             return self.mixture.fill(np.arange(first + start, first + stop))
 
-        return to_global(fill, self.rows, self.length, self._sharding)
+        return to_global(fill, self.rows, self.length, self._sharding, self.mixture.features)
 
 
 class EvaluationBatches:
@@ -75,6 +76,7 @@ class EvaluationBatches:
         self.rows = rows
         self.length = length
         self._sharding = sharding
+        self._features = features_of(self.tasks)
         self._chosen = [spaced(task.layout.num_rows, max_rows) for task in self.tasks]
 
     def __len__(self) -> int:
@@ -85,17 +87,17 @@ class EvaluationBatches:
         for number, task in enumerate(self.tasks):
             for first in range(0, len(self._chosen[number]), self.rows):
                 fill = functools.partial(self._fill, number, first_id, first)
-                yield to_global(fill, self.rows, self.length, self._sharding)
+                yield to_global(fill, self.rows, self.length, self._sharding, self._features)
             first_id += task.layout.num_rows
 
     def _fill(
         self, number: int, first_id: int, first: int, start: int, stop: int
     ) -> dict[str, np.ndarray]:
-        batch = empty_batch(stop - start, self.length)
+        batch = empty_batch(stop - start, self.length, self._features)
         real = self._chosen[number][first + start : first + stop]
-        filled = empty_batch(len(real), self.length)
+        filled = empty_batch(len(real), self.length, self._features)
         self.tasks[number].layout.fill(real, np.zeros_like(real), filled)
-        for feature in features.TEXT:
+        for feature in self._features:
             batch[feature.name][: len(real)] = filled[feature.name]
         batch[features.ROW_IDS][: len(real)] = first_id + real
         batch[features.TASK_IDS][:] = number

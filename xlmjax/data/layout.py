@@ -1,7 +1,7 @@
 """Examples of a store -> rows of one length: `stream` (concatenate, cut) or `pack` (best fit)."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +20,9 @@ class Delimiters:
     pad: int
 
 
+_SIDES = (features.TOKENS, features.TARGET_TOKENS)
+
+
 class Layout(Protocol):
     """Rows of one task."""
 
@@ -28,6 +31,7 @@ class Layout(Protocol):
     num_tokens: int  # real tokens of an epoch, delimiters included
     longest: int  # tokens of the longest example that is never cut, dropped ones included
     dropped: dict[str, int]  # examples that no row holds, by reason
+    truncated: int  # examples that are cut at their end
 
     def fill(self, rows: np.ndarray, epochs: np.ndarray, batch: Mapping[str, np.ndarray]) -> None:
         """Write rows [n] of epochs [n] into the per-token arrays [n, length] of `batch`."""
@@ -35,13 +39,18 @@ class Layout(Protocol):
 
 def make_layout(kind: str, store: TokenStore, length: int, delimiters: Delimiters) -> Layout:
     """Return the layout `kind` of a store in rows of `length` tokens."""
-    if kind == "stream" and store.manifest.kind == "text":
-        return StreamLayout(store, length, delimiters)
-    if kind == "pack":
-        return PackLayout(store, length, delimiters)
+    if store.manifest.labels:
+        if kind in ("pack", "pad"):
+            return LabelledLayout(store, length, delimiters, alone=kind == "pad")
+        field, known = "labelled", "pack, pad"
+    else:
+        if kind == "stream" and store.manifest.kind == "text":
+            return StreamLayout(store, length, delimiters)
+        if kind == "pack":
+            return PackLayout(store, length, delimiters)
+        field, known = store.manifest.kind, "stream (text only), pack"
     raise ValueError(
-        f"data.layout.{store.manifest.kind}={kind!r} is not a layout of this kind of store; "
-        "known: stream (text only), pack"
+        f"data.layout.{field}={kind!r} is not a layout of this kind of store; known: {known}"
     )
 
 
@@ -55,6 +64,7 @@ class StreamLayout:
     def __init__(self, store: TokenStore, length: int, delimiters: Delimiters):
         self.length = length
         self.longest = 0
+        self.truncated = 0
         self.dropped: dict[str, int] = {}
         self._store = store
         self._delimiters = delimiters
@@ -87,45 +97,45 @@ class _Parts:
     feature: np.ndarray  # 0 = tokens, 1 = target_tokens
     start: np.ndarray  # flat place of the first token in the store
     count: np.ndarray  # tokens without delimiters
+    span: np.ndarray  # tokens with them
+    position: np.ndarray  # of the first one
     target: np.ndarray  # flat place in the batch, row * length + column
     segment: np.ndarray
 
 
-class PackLayout:
-    """Several delimited examples a row, each a segment of its own, chosen by best fit.
-
-    A text is `</s> x </s>`; one too long for a row is cut into pieces. A pair is
-    `</s> a </s> </s> b </s>` with positions restarted and the language switched at b, which makes
-    masked language modelling on it TLM; one too long for a row is dropped and counted. Which side
-    comes first alternates from epoch to epoch, starting at random for each pair.
-    """
+class _Segments:
+    """Rows that hold several examples, each a segment of its own; subclasses say what one is."""
 
     def __init__(self, store: TokenStore, length: int, delimiters: Delimiters):
         self.length = length
         self.longest = 0
+        self.truncated = 0
         self.dropped: dict[str, int] = {}
         self._store = store
         self._delimiters = delimiters
-        self._is_pair = store.manifest.kind == "pair"
-        names = ("tokens", "target_tokens") if self._is_pair else ("tokens",)
-        self._names = names
-        self._languages = np.array([languages.get(store.language(name)).id for name in names])
-        self._offsets = [store.offsets(name) for name in names]
-        if self._is_pair:
-            sizes = np.sum([np.diff(offsets) for offsets in self._offsets], axis=0) + 4
-            self.longest = int(sizes.max(initial=0))
-            fits = sizes <= length
-            if not fits.all():
-                self.dropped["longer than a row"] = int(np.count_nonzero(~fits))
-            examples = np.flatnonzero(fits)
-            self._starts = [offsets[examples] for offsets in self._offsets]
-            self._counts = [np.diff(offsets)[examples] for offsets in self._offsets]
-            self._coin = (derive_key(7, examples) & np.uint64(1)).astype(np.int64)
+        self._names = [name for name in _SIDES if name in store.manifest.features]
+        self._languages = np.array([languages.get(store.language(n)).id for n in self._names])
+
+    def _arrange(
+        self,
+        starts: Sequence[np.ndarray],
+        counts: Sequence[np.ndarray],
+        delimiters: Sequence[int],
+        restart: bool,
+        alone: bool = False,
+    ) -> None:
+        """Assign examples to rows, as many a row as fit, or each to a row of its own if `alone`.
+
+        Side k of an example is `counts[k]` tokens from `starts[k]` on, with as many `delimiters`;
+        positions begin again at each side if `restart`.
+        """
+        self._starts, self._counts = np.stack(starts, axis=1), np.stack(counts, axis=1)
+        self._extra, self._restart = np.array(delimiters), restart
+        sizes = self._counts.sum(axis=1) + self._extra.sum()
+        if alone:
+            self._first, self._items = np.arange(len(sizes) + 1), np.arange(len(sizes))
         else:
-            start, count = _cut(self._offsets[0], length - 2)
-            self._starts, self._counts = [start], [count]
-        sizes = np.sum(self._counts, axis=0) + 2 * len(names)
-        self._first, self._items = pack(sizes, length)
+            self._first, self._items = pack(sizes, self.length)
         self.num_rows = len(self._first) - 1
         self.num_tokens = int(sizes.sum())
 
@@ -134,37 +144,48 @@ class PackLayout:
         batch[features.TOKENS][...] = self._delimiters.pad
         for name in (features.POSITIONS, features.SEGMENT_IDS, features.LANGUAGE_IDS):
             batch[name][...] = 0
-        parts = self._parts(np.asarray(rows), np.asarray(epochs))
-        if len(parts.start):
-            self._place(parts, batch)
-
-    def _parts(self, rows: np.ndarray, epochs: np.ndarray) -> _Parts:
-        """Return the sentences of some rows, in order."""
+        rows, epochs = np.asarray(rows), np.asarray(epochs)
         per_row = self._first[rows + 1] - self._first[rows]
-        row_of_item = np.repeat(np.arange(len(rows)), per_row)
         nth = _ranges(per_row)
         items = self._items[np.repeat(self._first[rows], per_row) + nth]
-        if self._is_pair:
-            swap = (self._coin[items] + epochs[row_of_item]) % 2
-            feature = np.stack([swap, 1 - swap], axis=1)
-        else:
-            feature = np.zeros((len(items), 1), dtype=np.int64)
-        starts = np.stack([start[items] for start in self._starts], axis=1)
-        counts = np.stack([count[items] for count in self._counts], axis=1)
-        starts = np.take_along_axis(starts, feature, axis=1)
-        counts = np.take_along_axis(counts, feature, axis=1)
-        spans = counts + 2
+        if len(items):
+            row_of_item = np.repeat(np.arange(len(rows)), per_row)
+            order = self._order(items, epochs[row_of_item])
+            parts = self._parts(items, order, per_row, row_of_item, nth)
+            self._place(parts, batch)
+            self._finish(items, parts, batch)
+
+    def _order(self, items: np.ndarray, epochs: np.ndarray) -> np.ndarray:
+        """Return which side comes first, second, ...: [n, sides]."""
+        return np.broadcast_to(np.arange(len(self._names)), (len(items), len(self._names)))
+
+    def _finish(self, items: np.ndarray, parts: _Parts, batch: Mapping[str, np.ndarray]) -> None:
+        """Write what else a subclass has to say of the examples in the rows."""
+
+    def _parts(
+        self,
+        items: np.ndarray,
+        order: np.ndarray,
+        per_row: np.ndarray,
+        row_of_item: np.ndarray,
+        nth: np.ndarray,
+    ) -> _Parts:
+        """Return the sides of some examples, in the order in which they stand in their rows."""
+        starts = np.take_along_axis(self._starts[items], order, axis=1)
+        counts = np.take_along_axis(self._counts[items], order, axis=1)
+        spans = counts + self._extra
         before = np.cumsum(spans.sum(axis=1)) - spans.sum(axis=1)  # tokens before each item
-        row_begin = before[np.cumsum(per_row) - per_row] if len(items) else before
+        row_begin = before[np.cumsum(per_row) - per_row]
         column = before - np.repeat(row_begin, per_row)
         inside = np.cumsum(spans, axis=1) - spans
         target = (row_of_item * self.length + column)[:, None] + inside
-        segment = np.broadcast_to((nth + 1)[:, None], feature.shape)
-        flat = (array.reshape(-1) for array in (feature, starts, counts, target, segment))
-        return _Parts(*flat)
+        segment = np.broadcast_to((nth + 1)[:, None], order.shape)
+        position = np.zeros_like(inside) if self._restart else inside
+        arrays = (order, starts, counts, spans, position, target, segment)
+        return _Parts(*(array.reshape(-1) for array in arrays))
 
     def _place(self, parts: _Parts, batch: Mapping[str, np.ndarray]) -> None:
-        spans = parts.count + 2
+        spans = parts.span
         within = _ranges(spans)
         target = np.repeat(parts.target, spans) + within
         tokens = np.full(len(target), self._delimiters.eos, dtype=np.int32)
@@ -176,7 +197,7 @@ class PackLayout:
             tokens[chosen] = self._store.take(name, source[chosen])
         for name, values in (
             (features.TOKENS, tokens),
-            (features.POSITIONS, within),
+            (features.POSITIONS, within + np.repeat(parts.position, spans)),
             (features.SEGMENT_IDS, np.repeat(parts.segment, spans)),
             (features.LANGUAGE_IDS, self._languages[feature]),
         ):
@@ -184,6 +205,77 @@ class PackLayout:
             flat[:] = self._delimiters.pad if name == features.TOKENS else 0
             flat[target] = values
             batch[name][...] = flat.reshape(batch[name].shape)
+
+
+class PackLayout(_Segments):
+    """Several delimited examples a row, each a segment of its own, chosen by best fit.
+
+    A text is `</s> x </s>`; one too long for a row is cut into pieces. A pair is
+    `</s> a </s> </s> b </s>` with positions restarted and the language switched at b, which makes
+    masked language modelling on it TLM; one too long for a row is dropped and counted. Which side
+    comes first alternates from epoch to epoch, starting at random for each pair.
+    """
+
+    def __init__(self, store: TokenStore, length: int, delimiters: Delimiters):
+        super().__init__(store, length, delimiters)
+        offsets = [store.offsets(name) for name in self._names]
+        self._coin = None
+        if store.manifest.kind == "pair":
+            sizes = np.sum([np.diff(ends) for ends in offsets], axis=0) + 4
+            self.longest = int(sizes.max(initial=0))
+            fits = sizes <= length
+            if not fits.all():
+                self.dropped["longer than a row"] = int(np.count_nonzero(~fits))
+            examples = np.flatnonzero(fits)
+            starts = [ends[examples] for ends in offsets]
+            counts = [np.diff(ends)[examples] for ends in offsets]
+            self._coin = (derive_key(7, examples) & np.uint64(1)).astype(np.int64)
+        else:
+            start, count = _cut(offsets[0], length - 2)
+            starts, counts = [start], [count]
+        self._arrange(starts, counts, [2] * len(starts), restart=True)
+
+    def _order(self, items: np.ndarray, epochs: np.ndarray) -> np.ndarray:
+        if self._coin is None:
+            return super()._order(items, epochs)
+        swap = (self._coin[items] + epochs) % 2
+        return np.stack([swap, 1 - swap], axis=1)
+
+
+class LabelledLayout(_Segments):
+    """Labelled examples, several a row or, if `alone`, one a row.
+
+    A text is `</s> x </s>`, a pair `</s> a </s> b </s>` with one separator and positions that run
+    on, as XLM fine-tunes (specification 1.8 and 5.5). Of an example too long for a row the longer
+    side is cut at its end until it fits; `truncated` counts them. The label of an example stands at
+    its first token.
+    """
+
+    def __init__(self, store: TokenStore, length: int, delimiters: Delimiters, alone: bool):
+        super().__init__(store, length, delimiters)
+        self._labels = store.labels
+        offsets = [store.offsets(name) for name in self._names]
+        counts = [np.diff(ends) for ends in offsets]
+        sides = len(counts)
+        room = length - sides - 1
+        whole = np.sum(counts, axis=0)
+        self.longest = int(whole.max(initial=0)) + sides + 1
+        self.truncated = int(np.count_nonzero(whole > room))
+        if sides == 2:
+            first, second = counts
+            first = np.minimum(first, np.maximum(room - second, (room + 1) // 2))
+            counts = [first, np.minimum(second, room - first)]
+        else:
+            counts = [np.minimum(counts[0], room)]
+        delimiters_of = [1] * (sides - 1) + [2]
+        starts = [ends[:-1] for ends in offsets]
+        self._arrange(starts, counts, delimiters_of, restart=False, alone=alone)
+
+    def _finish(self, items: np.ndarray, parts: _Parts, batch: Mapping[str, np.ndarray]) -> None:
+        labels = batch[features.LABELS]
+        labels[...] = features.NO_LABEL
+        first = parts.target[:: len(self._names)]
+        labels[first // self.length, first % self.length] = self._labels[items]
 
 
 def _ranges(counts: np.ndarray) -> np.ndarray:

@@ -141,7 +141,8 @@ def open_tasks(
     for name in resolve_names(data, names):
         place = pathlib.Path(data.stores) / name / split
         store = TokenStore.open(place, vocabulary.fingerprint, verify=data.verify)
-        layout = make_layout(data.layout[store.manifest.kind], store, length, delimiters)
+        kind = data.layout["labelled" if store.manifest.labels else store.manifest.kind]
+        layout = make_layout(kind, store, length, delimiters)
         if not layout.num_rows:
             raise ValueError(
                 f"{store.directory}: no example fits a row of train.length={length} tokens; "
@@ -247,29 +248,47 @@ class Mixture:
         self.tasks = tuple(tasks)
         self.schedule = schedule
         self.length = length
+        self.features = features_of(self.tasks)
 
     def fill(self, global_rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the batch features (`features.TEXT`) of some global rows, [n, length] or [n]."""
+        """Return the batch features of some global rows, [n, length] or [n]."""
         located = self.schedule.locate(global_rows)
-        batch = empty_batch(len(global_rows), self.length)
+        batch = empty_batch(len(global_rows), self.length, self.features)
         batch[features.ROW_IDS][:] = global_rows
         batch[features.TASK_IDS][:] = located.tasks
         for index in np.unique(located.tasks):
             chosen = np.flatnonzero(located.tasks == index)
-            part = empty_batch(len(chosen), self.length)
+            part = empty_batch(len(chosen), self.length, self.features)
             layout = self.tasks[index].layout
             layout.fill(located.rows[chosen], located.epochs[chosen], part)
-            for feature in features.TEXT:
+            for feature in self.features:
                 if feature.per_token:
                     batch[feature.name][chosen] = part[feature.name]
         return batch
 
 
-def empty_batch(rows: int, length: int) -> dict[str, np.ndarray]:
-    """Return zeroed arrays for every feature of `features.TEXT`."""
+def features_of(tasks: Sequence[Task]) -> tuple[features.Feature, ...]:
+    """Return the batch features of some tasks; raises `ValueError` where some are labelled only."""
+    labelled = [bool(task.store.manifest.labels) for task in tasks]
+    if any(labelled) and not all(labelled):
+        names = [
+            [t.name for t, is_labelled in zip(tasks, labelled, strict=True) if is_labelled == k]
+            for k in (True, False)
+        ]
+        raise ValueError(
+            f"data.mixture: {', '.join(names[0])} are labelled and {', '.join(names[1])} are not: "
+            "give them to different entries of config.objectives"
+        )
+    return features.LABELLED if any(labelled) else features.TEXT
+
+
+def empty_batch(
+    rows: int, length: int, of: Sequence[features.Feature] = features.TEXT
+) -> dict[str, np.ndarray]:
+    """Return arrays of empty rows for every feature."""
     return {
-        feature.name: np.zeros(feature.shape(rows, length), feature.dtype)
-        for feature in features.TEXT
+        feature.name: np.full(feature.shape(rows, length), feature.empty, feature.dtype)
+        for feature in of
     }
 
 

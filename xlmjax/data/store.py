@@ -2,12 +2,14 @@
 
 A store is a directory of shards. Shard i of n holds, for every feature, a flat array of tokens
 `FEATURE-0000i-of-0000n.tokens.npy` and int64 offsets `FEATURE-0000i-of-0000n.offsets.npy`
-(examples + 1 of them, the first 0). `manifest.json` is written last: a store without it is not
-finished. Tokens carry no special ids; layouts add them.
+(examples + 1 of them, the first 0), and where examples are labelled, the int32 label of each in
+`label-0000i-of-0000n.npy`. `manifest.json` is written last: a store without it is not finished.
+Tokens carry no special ids; layouts add them.
 """
 
 import bisect
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -17,6 +19,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Int32, Int64
+
+from xlmjax.data.features import LABEL
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -49,7 +53,8 @@ class Manifest:
 
     `kind` is "text" (one feature, `tokens`) or "pair" (`tokens` and `target_tokens`), `vocabulary`
     the fingerprint of the vocabulary, `source_fingerprint` that of the text and its preprocessing,
-    `characters` and `bytes` the size of the text kept, before tokenisation.
+    `characters` and `bytes` the size of the text kept, before tokenisation. `labels` are the names
+    behind the label ids, none where examples carry no label.
     """
 
     task: str
@@ -59,6 +64,7 @@ class Manifest:
     vocabulary: str
     source_fingerprint: str
     shards: tuple[Shard, ...]
+    labels: tuple[str, ...] = ()
     format_version: int = FORMAT_VERSION
 
     @property
@@ -114,7 +120,9 @@ class Manifest:
                 f"{path}: format version {version}, this xlmjax reads {FORMAT_VERSION}; {_REBUILD}"
             )
         try:
+            raw.setdefault("labels", ())  # stores from before there were labels
             fields = {field.name: raw[field.name] for field in dataclasses.fields(cls)}
+            fields["labels"] = tuple(raw["labels"])
             fields["features"] = {
                 name: FeatureSpec(**feature) for name, feature in raw["features"].items()
             }
@@ -237,6 +245,24 @@ class TokenStore:
             taken[chosen] = shards.arrays[index][0][places[chosen] - shards.first_token[index]]
         return taken
 
+    @functools.cached_property
+    def labels(self) -> Int32[np.ndarray, "examples"]:
+        """The label of every example, an index into `manifest.labels`.
+
+        Raises `ValueError` where examples carry no labels.
+        """
+        if not self.manifest.labels:
+            raise ValueError(
+                f"{self.directory}: its examples carry no labels; a task of labelled examples is "
+                "registered with xlmjax.tasks.add_classification"
+            )
+        count = len(self.manifest.shards)
+        parts = [
+            _load(self.directory / label_file(index, count), np.dtype(np.int32), shard.examples)
+            for index, shard in enumerate(self.manifest.shards)
+        ]
+        return np.concatenate(parts)
+
     def language(self, feature: str) -> str:
         """Return the language code of a feature."""
         return self.manifest.features[feature].language
@@ -295,6 +321,11 @@ def file_names(feature: str, index: int, count: int) -> tuple[str, str]:
     """Return the names of the token and the offset file of one shard of a feature."""
     stem = f"{feature}-{index:05d}-of-{count:05d}"
     return f"{stem}.tokens.npy", f"{stem}.offsets.npy"
+
+
+def label_file(index: int, count: int) -> str:
+    """Return the name of the file of labels of one shard."""
+    return f"{LABEL}-{index:05d}-of-{count:05d}.npy"
 
 
 def check_files(directory: pathlib.Path, shard: Shard, checksums: bool) -> None:

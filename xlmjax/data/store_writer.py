@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Int
 
+from xlmjax.data import features as names
 from xlmjax.data.store import (
     MANIFEST,
     FeatureSpec,
@@ -22,6 +23,7 @@ from xlmjax.data.store import (
     check_files,
     checksum,
     file_names,
+    label_file,
     shard_from_json,
 )
 
@@ -38,6 +40,7 @@ class ShardWriter:
         features: Mapping[str, FeatureSpec],
         index: int,
         count: int,
+        labelled: bool = False,
     ):
         self._directory = pathlib.Path(directory)
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -48,6 +51,8 @@ class ShardWriter:
                 _GrowingArray(next(paths), np.dtype(spec.dtype)),
                 _GrowingArray(next(paths), np.dtype(np.int64)),
             )
+        path = self._directory / label_file(index, count)
+        self._labels = _GrowingArray(path, np.dtype(np.int32)) if labelled else None
         self._characters = dict.fromkeys(features, 0)
         self._bytes = dict.fromkeys(features, 0)
         self._examples = 0
@@ -60,9 +65,13 @@ class ShardWriter:
         tokens: Mapping[str, Int[np.ndarray, "_"]],
         characters: Mapping[str, int],
         num_bytes: Mapping[str, int],
+        labels: Int[np.ndarray, "examples"] | None = None,
     ) -> None:
         """Append examples, for every feature their lengths and their tokens end to end."""
         counts = {feature: len(lengths[feature]) for feature in self._files}
+        if self._labels is not None and labels is not None:
+            counts[names.LABEL] = len(labels)
+            self._labels.append(labels)
         if len(set(counts.values())) != 1:
             raise ValueError(f"features of one batch have different numbers of examples: {counts}")
         for feature, (token_file, offset_file) in self._files.items():
@@ -79,7 +88,7 @@ class ShardWriter:
 
     def finish(self, dropped: Mapping[str, int]) -> Shard:
         """Close and rename the files; `dropped` counts by reason what was left out."""
-        arrays = [array for pair in self._files.values() for array in pair]
+        arrays = self._arrays()
         return Shard(
             examples=self._examples,
             tokens={feature: tokens.size for feature, (tokens, _) in self._files.items()},
@@ -93,9 +102,12 @@ class ShardWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pair in self._files.values():
-            for array in pair:
-                array.discard()
+        for array in self._arrays():
+            array.discard()
+
+    def _arrays(self) -> "list[_GrowingArray]":
+        arrays = [array for pair in self._files.values() for array in pair]
+        return arrays if self._labels is None else [*arrays, self._labels]
 
 
 class _GrowingArray:
@@ -174,10 +186,12 @@ class StoreWriter:
     vocabulary: str
     source_fingerprint: str
     num_shards: int
+    labels: tuple[str, ...] = ()
 
     def shard(self, index: int) -> ShardWriter:
         """Start to write a shard."""
-        return ShardWriter(self.directory, self.features, index, self.num_shards)
+        labelled = bool(self.labels)
+        return ShardWriter(self.directory, self.features, index, self.num_shards, labelled)
 
     def record(self, index: int, shard: Shard) -> None:
         """Note that a shard is complete."""
@@ -215,6 +229,7 @@ class StoreWriter:
             vocabulary=self.vocabulary,
             source_fingerprint=self.source_fingerprint,
             shards=tuple(shard for shard in shards if shard is not None),
+            labels=self.labels,
         )
         write_json(self.directory / MANIFEST, manifest.to_json())
         keep = {name for shard in manifest.shards for name in shard.files}

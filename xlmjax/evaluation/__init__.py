@@ -1,12 +1,14 @@
 """Evaluators: what they measure, apart from when they run; importing this registers them all."""
 
 from xlmjax.evaluation.base import EVALUATORS, Context, Scheduled, make_evaluators
+from xlmjax.evaluation.classification import ClassificationAccuracy
 from xlmjax.evaluation.perplexity import Perplexity
 from xlmjax.evaluation.retrieval import Retrieval
 from xlmjax.evaluation.word_translation import WordTranslation
 
 __all__ = [
     "EVALUATORS",
+    "ClassificationAccuracy",
     "Context",
     "Perplexity",
     "Retrieval",

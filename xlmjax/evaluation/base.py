@@ -35,6 +35,10 @@ class Evaluator(Protocol):
     def protocol(self) -> Mapping[str, Any]:
         """Everything that someone needs to know to compare the numbers."""
 
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What the last evaluation found that is no single number, for the file of results."""
+
     def evaluate(self, model: Any) -> Iterator[tuple[str, float]]:
         """Yield (name, value) pairs."""
 
@@ -91,7 +95,12 @@ class Scheduled:
         if workdir is not None and jax.process_index() == 0:
             folder = epath.Path(workdir) / FOLDER
             folder.mkdir(parents=True, exist_ok=True)
-            content = {"step": step, "protocol": dict(self.evaluator.protocol), "values": values}
+            content = {
+                "step": step,
+                "protocol": dict(self.evaluator.protocol),
+                "values": values,
+                **self.evaluator.details,
+            }
             path = folder / f"{self.name}-{step}.json"
             path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
         return {f"eval/{self.name}/{name}": value for name, value in values.items()}

@@ -20,8 +20,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from xlmjax.data.batches import EvaluationBatches
-from xlmjax.data.mixture import Task, open_tasks
+from xlmjax.data.mixture import Task
 from xlmjax.evaluation.base import EVALUATORS, Context
+from xlmjax.evaluation.uncut import open_uncut
 from xlmjax.objectives import OBJECTIVES, naming
 from xlmjax.ops.cross_entropy import SumWeight
 from xlmjax.parallel.mesh import check_rows
@@ -29,7 +30,6 @@ from xlmjax.parallel.partition import batch_sharding, replicated, use_rules
 
 SEED = 0  # of the masks
 _PREDICTABLE = "predictable"  # places that could be targets, of all real ones
-_LENGTHS = 64  # rows longer than those of training are a multiple of this
 
 
 @EVALUATORS.register("perplexity")
@@ -37,19 +37,13 @@ class Perplexity:
     """Loss, perplexity and accuracy per task, per language and on average over a kind of task."""
 
     def __init__(self, name: str, fields: ConfigDict, context: Context):
-        config = context.config
         check_rows(context.mesh, fields.rows, f"evals.{name}.rows")
         if fields.objective not in OBJECTIVES:
             raise ValueError(
                 f"evals.{name}.objective={fields.objective!r} is unknown; known: "
                 f"{', '.join(OBJECTIVES)}"
             )
-        self._tasks = [
-            _uncut(name, task, fields, context)
-            for task in open_tasks(
-                config.data, fields.tasks, fields.split, context.vocabulary, config.train.length
-            )
-        ]
+        self._tasks = open_uncut(name, fields.tasks, fields.split, context)
         self._rows = fields.rows
         self._max_rows = fields.max_rows
         self._mesh = context.mesh
@@ -62,6 +56,7 @@ class Perplexity:
             functools.partial(_score, objective, context.strategy),
             out_shardings=replicated(context.mesh),
         )
+        self.details: Mapping[str, Any] = {}
         self.protocol: Mapping[str, Any] = {
             "evaluator": "perplexity",
             "objective": fields.objective,
@@ -136,28 +131,6 @@ def _with_perplexity(means: Mapping[str, float]) -> dict[str, float]:
         if name == "loss" or name.endswith("/loss"):
             found[f"{name.removesuffix('loss')}perplexity"] = math.exp(min(value, 700.0))
     return found
-
-
-def _uncut(name: str, task: Task, fields: ConfigDict, context: Context) -> Task:
-    """Return the task in rows that hold its longest pair: held-out text is never left out.
-
-    Raises `ValueError` where the model has no positions for it.
-    """
-    longest = task.layout.longest
-    if longest <= task.layout.length:
-        return task
-    model = context.config.model
-    if model.positions != "rope" and longest > model.max_positions:
-        raise ValueError(
-            f"evals.{name}: the longest pair of {task.name} ({fields.split}) has {longest} tokens, "
-            f"the model model.max_positions={model.max_positions}: raise it, use "
-            "model.positions='rope', or take the pair out of the text"
-        )
-    length = -(-longest // _LENGTHS) * _LENGTHS
-    if model.positions != "rope":
-        length = min(length, model.max_positions)
-    [task] = open_tasks(context.config.data, [task.name], fields.split, context.vocabulary, length)
-    return task
 
 
 def _facts(task: Task) -> dict[str, Any]:

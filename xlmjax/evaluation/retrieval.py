@@ -111,6 +111,7 @@ class Retrieval:
             functools.partial(similarity.align, k=fields.neighbours),
             out_shardings=replicated(context.mesh),
         )
+        self.details: Mapping[str, Any] = {}
         self.protocol: Mapping[str, Any] = {
             "evaluator": "retrieval",
             "split": fields.split,

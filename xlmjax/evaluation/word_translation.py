@@ -104,6 +104,7 @@ class WordTranslation:
             out_shardings=whole,
         )
         self._align = jax.jit(similarity.align, out_shardings=whole)
+        self.details: Mapping[str, Any] = {}
         self.protocol: Mapping[str, Any] = {
             "evaluator": "word_translation",
             "neighbours": fields.neighbours,

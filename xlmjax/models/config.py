@@ -16,6 +16,7 @@ _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "attention": ("auto", *attention.IMPLEMENTATIONS),
     "remat": ("none", "full", "dots"),
+    "pooling": ("first", "mean"),
 }
 _POSITIVE = ("vocab_size", "embed_dim", "num_layers", "num_heads", "mlp_dim", "max_positions")
 
@@ -27,6 +28,7 @@ class ModelConfig:
     vocab_size: int
     language_ids: tuple[int, ...]  # ids of xlmjax.languages, in the order of the table's rows
     pad_id: int
+    num_labels: int = 0  # 0: no classifier
     embed_dim: int = 256
     num_layers: int = 6
     num_heads: int = 8
@@ -48,13 +50,29 @@ class ModelConfig:
     remat: str = "none"
     scan_layers: bool = True
     head_tile: int = 0
+    pooling: str = "first"
+    classifier_dropout: float = 0.0
+    lora_rank: int = 0  # 0: none
+    lora_alpha: float = 16.0
 
     @classmethod
     def from_config(
-        cls, config: ConfigDict, *, vocab_size: int, language_ids: Sequence[int], pad_id: int
+        cls,
+        config: ConfigDict,
+        *,
+        vocab_size: int,
+        language_ids: Sequence[int],
+        pad_id: int,
+        num_labels: int = 0,
     ) -> "ModelConfig":
         """Return the validated `model` section; a wrong field raises `ValueError`."""
-        return cls(vocab_size=vocab_size, language_ids=tuple(language_ids), pad_id=pad_id, **config)
+        return cls(
+            vocab_size=vocab_size,
+            language_ids=tuple(language_ids),
+            pad_id=pad_id,
+            num_labels=num_labels,
+            **config,
+        )
 
     def __post_init__(self):
         if self.mlp_dim == 0:
@@ -63,9 +81,11 @@ class ModelConfig:
             self._require(getattr(self, field) in choices, field, f"choose {' | '.join(choices)}")
         for field in _POSITIVE:
             self._require(getattr(self, field) > 0, field, "give a positive number")
-        for field in ("dropout", "attention_dropout"):
+        for field in ("dropout", "attention_dropout", "classifier_dropout"):
             self._require(0 <= getattr(self, field) < 1, field, "give a share in [0, 1)")
         self._require(self.head_tile >= 0, "head_tile", "give a number of words, 0 for all")
+        self._require(self.lora_rank >= 0, "lora_rank", "give a width, 0 for none")
+        self._require(self.lora_alpha > 0, "lora_alpha", "give a positive number")
         self._require(
             self.embed_dim % self.num_heads == 0,
             "embed_dim",
@@ -127,9 +147,10 @@ class ModelConfig:
         tables += len(self.language_ids) if self.has_language_table else 0
         gates = 2 if self.mlp == "geglu" else 1
         biases = 4 * embed + gates * mlp + embed if self.bias else 0
-        layer = self._weights_per_layer() + biases + 2 * norm
+        lora = self.lora_rank * (8 * embed + (gates + 1) * (embed + mlp))
+        layer = self._weights_per_layer() + biases + 2 * norm + lora
         norms = norm * (2 if self.norm == "pre" else 1)
-        head = self.vocab_size if self.bias else 0
+        head = (self.vocab_size if self.bias else 0) + self.num_labels * (embed + 1)
         return tables * embed + self.num_layers * layer + norms + head
 
     def flops_per_token(self, length: int, predicted_share: float = 1.0) -> float:

@@ -88,6 +88,45 @@ class Dense(nnx.Module):
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
+class LoraDense(Dense):
+    """An affine map beside which a product of two narrow ones is added (Hu et al. 2022, eq. 3).
+
+    y = x W + b + (alpha / rank) x A B, with A drawn like a kernel and B zero, so that a fresh one
+    changes nothing.
+    """
+
+    def __init__(
+        self,
+        inputs: dict[str, int],
+        outputs: dict[str, int],
+        bias: bool,
+        key: Key[Array, ""],
+        *,
+        rank: int,
+        alpha: float,
+    ):
+        super().__init__(inputs, outputs, bias, key)
+        bound = math.prod(inputs.values()) ** -0.5
+        self.scaling = alpha / rank
+        self.lora_a = uniform(jax.random.fold_in(key, 1), bound, **inputs, rank=rank)
+        self.lora_b = nnx.Param(jnp.zeros((rank, *outputs.values())), axes=("rank", *outputs))
+
+    def __call__(self, x: Float[Array, "b l ..."]) -> Float[Array, "b l ..."]:
+        narrow = jnp.tensordot(x, self.lora_a[...].astype(x.dtype), axes=self.num_inputs)
+        return super().__call__(x) + self.scaling * jnp.tensordot(
+            narrow, self.lora_b[...].astype(x.dtype), axes=1
+        )
+
+
+def dense(
+    cfg: ModelConfig, inputs: dict[str, int], outputs: dict[str, int], key: Key[Array, ""]
+) -> Dense:
+    """Return an affine map of a layer, with LoRA beside it where `model.lora_rank` asks for it."""
+    if not cfg.lora_rank:
+        return Dense(inputs, outputs, cfg.bias, key)
+    return LoraDense(inputs, outputs, cfg.bias, key, rank=cfg.lora_rank, alpha=cfg.lora_alpha)
+
+
 class Norm(nnx.Module):
     """Layer norm (Ba et al. 2016) or RMS norm (Zhang & Sennrich 2019), computed in float32."""
 
@@ -114,10 +153,10 @@ class Attention(nnx.Module):
         heads = {"heads": cfg.num_heads, "head_dim": cfg.head_dim}
         key_query, key_key, key_value, key_out = jax.random.split(key, 4)
         self.cfg = cfg
-        self.query = Dense(embed, heads, cfg.bias, key_query)
-        self.key = Dense(embed, heads, cfg.bias, key_key)
-        self.value = Dense(embed, heads, cfg.bias, key_value)
-        self.out = Dense(heads, embed, cfg.bias, key_out)
+        self.query = dense(cfg, embed, heads, key_query)
+        self.key = dense(cfg, embed, heads, key_key)
+        self.value = dense(cfg, embed, heads, key_value)
+        self.out = dense(cfg, heads, embed, key_out)
 
     def __call__(
         self,
@@ -173,9 +212,9 @@ class Mlp(nnx.Module):
         embed, mlp = {"embed": cfg.embed_dim}, {"mlp": cfg.mlp_dim}
         key_in, key_gate, key_out = jax.random.split(key, 3)
         self.cfg = cfg
-        self.wi = Dense(embed, mlp, cfg.bias, key_in)
-        self.gate = Dense(embed, mlp, cfg.bias, key_gate) if cfg.mlp == "geglu" else None
-        self.wo = Dense(mlp, embed, cfg.bias, key_out)
+        self.wi = dense(cfg, embed, mlp, key_in)
+        self.gate = dense(cfg, embed, mlp, key_gate) if cfg.mlp == "geglu" else None
+        self.wo = dense(cfg, mlp, embed, key_out)
 
     def __call__(self, x: Float[Array, "b l e"]) -> Float[Array, "b l e"]:
         h = self.wi(x)

@@ -8,10 +8,11 @@ from jaxtyping import Array, Float, Int, Key
 
 from xlmjax.models.config import ModelConfig
 from xlmjax.models.heads import Head
-from xlmjax.models.layers import Norm, Rows, drop, table, take, zero_padding
+from xlmjax.models.layers import Dense, Norm, Rows, drop, table, take, zero_padding
 from xlmjax.models.transformer import Transformer
 from xlmjax.ops import cross_entropy, dropout
 from xlmjax.ops.products import einsum_float32
+from xlmjax.ops.similarity import mean_by_segment
 from xlmjax.parallel.partition import constrain
 
 
@@ -78,6 +79,9 @@ class XLM(nnx.Module):
         self.embeddings = Embeddings(cfg, key_embeddings)
         self.transformer = Transformer(cfg, key_transformer)
         self.head = Head(cfg, key_head)
+        embed, labels = {"embed": cfg.embed_dim}, {"labels": cfg.num_labels}
+        key_classifier = jax.random.fold_in(key, 3)
+        self.classifier = Dense(embed, labels, True, key_classifier) if cfg.num_labels else None
 
     def encode(
         self,
@@ -122,6 +126,46 @@ class XLM(nnx.Module):
             return take(x, picks)
         rows = Rows(positions, segment_ids, seeds)
         return self.transformer(x, rows, causal=causal, picks=picks, depth=depth)
+
+    def classify(
+        self,
+        tokens: Int[Array, "b l"],
+        positions: Int[Array, "b l"],
+        segment_ids: Int[Array, "b l"],
+        language_ids: Int[Array, "b l"],
+        picks: Int[Array, "b k"],
+        *,
+        key: Key[Array, ""] | None = None,
+        row_ids: Int[Array, "b"] | None = None,
+    ) -> Float[Array, "b k n"]:
+        """Return the scores of the labels, in float32, of the segments that begin at `picks`.
+
+        A segment is represented by the state of its first token or, with `model.pooling` "mean", by
+        the mean of its states; dropout and an affine map follow (specification 5.5).
+        """
+        cfg = self.cfg
+        if self.classifier is None:
+            raise ValueError(
+                "this model has no classifier: an objective `classification` asks for one"
+            )
+        first = cfg.pooling == "first"
+        states = self.encode(
+            tokens,
+            positions,
+            segment_ids,
+            language_ids,
+            picks=picks if first else None,
+            key=key,
+            row_ids=row_ids,
+        ).astype(jnp.float32)
+        if not first:
+            means = mean_by_segment(states, segment_ids, picks.shape[1])
+            states = take(means, jnp.maximum(take(segment_ids, picks) - 1, 0))
+        if key is not None:
+            row_ids = jnp.arange(tokens.shape[0]) if row_ids is None else row_ids
+            seeds = dropout.row_seeds(key, row_ids)
+            states = drop(states, seeds, cfg.num_layers + 1, cfg.classifier_dropout)
+        return self.classifier(states)
 
     def token_losses(
         self, hidden: Float[Array, "*n e"], targets: Int[Array, "*n"]

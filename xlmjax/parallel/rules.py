@@ -18,6 +18,8 @@ NAMES: dict[str, str] = {
     "head_dim": "model.embed_dim / model.num_heads",
     "mlp": "model.mlp_dim",
     "layers": "model.num_layers",  # the stacked dimension that the scan over layers runs along
+    "rank": "model.lora_rank",  # narrow, never sharded
+    "labels": "objectives.*.labels",  # of a classifier: few, never sharded
     "norm": "model.embed_dim",  # scale and bias of a norm: small, never sharded
     # axes of activations
     "act_batch": "train.rows / train.microbatches",

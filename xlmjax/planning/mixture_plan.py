@@ -29,6 +29,7 @@ class TaskPlan:
     seen: float  # tokens at the end of the run
     epochs: float
     dropped: dict[str, int]
+    truncated: int  # examples cut at their end
 
     @property
     def fertility(self) -> float:
@@ -71,6 +72,7 @@ def plan_tasks(group: str, mixture: Mixture, rows_per_step: int, num_steps: int)
                 seen=float(epochs * layout.num_tokens),
                 epochs=float(epochs),
                 dropped={**manifest.dropped, **layout.dropped},
+                truncated=layout.truncated,
             )
         )
     return plans
@@ -118,6 +120,11 @@ def warnings(plans: Sequence[TaskPlan], by_language: Sequence[LanguagePlan]) -> 
         for reason, count in plan.dropped.items():
             if count:
                 yield f"{plan.name}: {count:,} examples dropped ({reason})"
+        if plan.truncated:
+            yield (
+                f"{plan.name}: {plan.truncated:,} examples are longer than a row and are cut at "
+                "the end of the longer side: raise train.length"
+            )
     for row in by_language:
         if row.share < RARE_LANGUAGE:
             name = languages.get(row.code).name

@@ -23,8 +23,10 @@ from xlmjax.preparation import demo_text, text_files
 from xlmjax.preparation.text_files import FileScan
 
 SPLITS = ("train", "validation")
+INFERENCE_LABELS = ("entailment", "neutral", "contradiction")  # ids as in TFDS
 DEMO_TEXTS = {"train": 40_000, "validation": 1_000}  # sentences a language
 DEMO_PAIRS = {"train": 20_000, "validation": 1_000}
+DEMO_INFERENCE = {"train": 30_000, "validation": 1_500}
 
 # One example: UTF-8 text a language; None on the side where a joined key has no partner.
 Example = tuple[bytes | None, ...]
@@ -121,6 +123,65 @@ class Keyed(Part):
 
 
 @dataclasses.dataclass(frozen=True)
+class Labelled(Part):
+    """One file of a text, or two, and the name of a label as the last column."""
+
+    scans: tuple[FileScan]
+    names: tuple[str, ...]  # of the labels
+
+    def __post_init__(self) -> None:
+        known = {name.encode() for name in self.names}
+        for number, (*_, label) in enumerate(self.examples(0, len(self)), 1):
+            if label and label not in known:
+                raise ValueError(
+                    f"{self.scans[0].path}:{number}: label {label.decode()!r} is not one of "
+                    f"{', '.join(self.names)}"
+                )
+
+    def __len__(self) -> int:
+        return self.scans[0].lines
+
+    def examples(self, start: int, stop: int) -> Iterator[Example]:
+        """Yield examples `start` to `stop`; a blank line is one without text."""
+        for line in text_files.read_lines(self.scans[0], start, stop):
+            yield tuple(line.split(b"\t")) if line.strip() else (b"",) * self.scans[0].columns
+
+    def fingerprint(self) -> list:
+        """Return what tells this text from any other."""
+        return ["labelled", self.scans[0].digest]
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoInference(Part):
+    """Premises, hypotheses and labels of the built-in generator, in one language."""
+
+    language: str
+    split: str
+    seed: int = 0
+    scans: tuple[FileScan, ...] = ()
+
+    def __len__(self) -> int:
+        return DEMO_INFERENCE[self.split]
+
+    def examples(self, start: int, stop: int) -> Iterator[Example]:
+        """Yield examples `start` to `stop`."""
+        rows = demo_text.inference(self.language, self.split, len(self), self.seed)
+        for row in itertools.islice(rows, start, stop):
+            yield tuple(text.encode() for text in row)
+
+    def fingerprint(self) -> list:
+        """Return what tells this text from any other."""
+        return [
+            "inference",
+            self.language,
+            self.split,
+            len(self),
+            self.seed,
+            _digest_of_generator(),
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
 class Demo(Part):
     """Sentences of the built-in generator, in one language or two that translate each other."""
 
@@ -156,11 +217,15 @@ def _digest_of_generator() -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """The parts of one language or pair, one after another; `field` is where the config says so."""
+    """The parts of one language or pair, one after another; `field` is where the config says so.
+
+    Where it is `labelled`, the last column of its examples is a label.
+    """
 
     languages: tuple[str, ...]
     parts: tuple[Part, ...]
     field: str
+    labelled: bool = False
 
     def __post_init__(self) -> None:
         if not len(self):
@@ -274,6 +339,36 @@ def pair_corpus(data: ConfigDict, split: str, pair: tuple[str, str]) -> Corpus:
     if not parts:
         raise _nothing_found(field, f"pair '{'-'.join(pair)}'", data[split].parallel)
     return Corpus(pair, tuple(parts), field)
+
+
+def inference_corpus(data: ConfigDict, split: str, language: str) -> Corpus:
+    """Return the premises, hypotheses and labels that `data.SPLIT.xnli` names for a language.
+
+    Raises `ValueError` with file and line on a missing column or an unknown label.
+    """
+    paths = inference_files(data, split, language)
+    parts = [Labelled((text_files.scan(path, 3),), INFERENCE_LABELS) for path in paths]
+    return Corpus((language, language), tuple(parts), f"data.{split}.xnli", labelled=True)
+
+
+def inference_files(data: ConfigDict, split: str, language: str) -> list[str]:
+    """Return the files that `data.SPLIT.xnli` names for a language; perhaps none.
+
+    Translated training text, for one, exists for some languages only.
+    """
+    field = f"data.{split}.xnli"
+    paths: list[str] = []
+    specs = data[split].get("xnli", ()) if split in data else ()
+    for _, pattern in _specs(specs, field, ("tsv",)):
+        if "{lang}" not in pattern:
+            raise ValueError(f"{field}: 'tsv:{pattern}' must hold {{lang}}, the language of a file")
+        paths.extend(text_files.find(_fill(pattern, language)))
+    return paths
+
+
+def demo_inference(language: str, split: str) -> Corpus:
+    """Return the built-in inference examples of a language."""
+    return Corpus((language, language), (DemoInference(language, split),), "demo", labelled=True)
 
 
 def demo_corpus(codes: tuple[str, ...], split: str) -> Corpus:

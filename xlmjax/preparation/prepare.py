@@ -134,6 +134,7 @@ class _Store:
             vocabulary=plan.vocabulary,
             source_fingerprint=plan.source_fingerprint,
             num_shards=num_shards,
+            labels=plan.labels,
         )
         self.missing = self._look()
 
@@ -166,6 +167,8 @@ class _Store:
             return f"vocabulary was {manifest.vocabulary}, is {self.plan.vocabulary}"
         if manifest.source_fingerprint != self.plan.source_fingerprint:
             return "its text or the preprocessing has changed"
+        if manifest.labels != self.plan.labels:
+            return f"labels were {manifest.labels}, are {self.plan.labels}"
         return None
 
     def jobs(self, settings: dict[str, Any]) -> Iterator[ShardJob]:

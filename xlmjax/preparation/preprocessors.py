@@ -1,8 +1,8 @@
 """Seqio preprocessors: name the texts, clean them, turn them into tokens.
 
-Examples come in with `text` and, for pairs, `target_text`; they leave with `tokens` and
-`target_tokens`. The work is Python on columns of many examples at once (`InBatches`), several times
-faster than on single ones. What is dropped is counted, see `counting_drops`.
+Examples come in with `text` and, for pairs, `target_text`, perhaps with a `label`; they leave with
+`tokens` and `target_tokens`. The work is Python on columns of many examples at once (`InBatches`),
+several times faster than on single ones. What is dropped is counted, see `counting_drops`.
 
 Everything here is a frozen dataclass with a `__call__`, so that its `repr` tells all it depends on:
 a token store is made again when that changes.
@@ -22,10 +22,12 @@ import tensorflow as tf
 
 from xlmjax import languages
 from xlmjax.data import features
+from xlmjax.data.features import LABEL
 from xlmjax.preparation import cleaning
 from xlmjax.preparation.cleaning import Cleaning
 
 TEXT, TARGET_TEXT = "text", "target_text"
+UNLABELLED = "unlabelled"
 HELD_OUT = "held_out"  # bool: the example is of an evaluation split, and never too long
 # Feature of tokens -> feature of the text it is made from.
 TEXT_OF = {features.TOKENS: TEXT, features.TARGET_TOKENS: TARGET_TEXT}
@@ -134,6 +136,37 @@ class Tokenise:
         return _keep(columns, keep)
 
 
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """Step: replace the name of a label by its index in `names`; an index stays what it is.
+
+    Examples of label -1, which is how TFDS marks those without one, are dropped and counted. Raises
+    `ValueError` on a label that is none of the names.
+    """
+
+    names: tuple[str, ...]
+
+    def __call__(self, columns: Columns, outputs: Mapping[str, seqio.Feature]) -> Columns:
+        """Return the examples that are kept."""
+        values = columns[LABEL]
+        if len(values) and isinstance(values[0], bytes):
+            ids = {name.encode(): index for index, name in enumerate(self.names)}
+            if unknown := sorted(set(values) - set(ids)):
+                raise ValueError(
+                    f"label {unknown[0].decode()!r} is not one of {', '.join(self.names)}; mend "
+                    "the data, or name it among the labels of the task"
+                )
+            values = [ids[value] for value in values]
+        labels = np.array(values, np.int32)
+        if len(labels) and not -1 <= labels.min() <= labels.max() < len(self.names):
+            raise ValueError(
+                f"labels from {labels.min()} to {labels.max()} where there are {len(self.names)} "
+                f"names, {', '.join(self.names)}: name every label of the task"
+            )
+        count_drops(UNLABELLED, int(np.count_nonzero(labels < 0)))
+        return _keep({**columns, LABEL: labels}, labels >= 0)
+
+
 def _keep(columns: Columns, keep: Sequence[bool] | np.ndarray) -> Columns:
     if all(keep):
         return columns
@@ -173,6 +206,8 @@ class InBatches:
             spec[name] = tf.TensorSpec([None], tf.int32)
             for fact in ("language", "characters", "bytes"):
                 spec[f"{name}_{fact}"] = tf.TensorSpec([], tf.int32)
+        if any(isinstance(step, Label) for step in self.steps):
+            spec[LABEL] = tf.TensorSpec([], tf.int32)
         dtypes = [feature.dtype for feature in spec.values()]
 
         def run(*arrays: np.ndarray) -> list[np.ndarray]:

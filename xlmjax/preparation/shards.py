@@ -24,6 +24,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from xlmjax.data import features
+from xlmjax.data.features import LABEL
 from xlmjax.data.store import FeatureSpec
 from xlmjax.data.store_writer import StoreWriter
 from xlmjax.preparation import text_files
@@ -37,6 +38,8 @@ PREPARATION_VERSION = 1
 # By name: the tasks stand above this package, and are the only ones who know what to register.
 TASKS_MODULE = "xlmjax.tasks"
 _BATCH = 512
+_SOURCES_OF = {"tlm": "data.pairs and data.train.parallel", "xnli": "data.validation.xnli"}
+OWN_MIXTURES = ("mlm", "clm", "tlm", "xnli")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +50,7 @@ class StorePlan:
     split: str
     kind: str
     features: dict[str, FeatureSpec]
+    labels: tuple[str, ...]
     vocabulary: str
     source_fingerprint: str
     examples: int | None
@@ -83,7 +87,7 @@ def resolve(config: dict[str, Any], names: Sequence[str]) -> dict[str, Mixture]:
             mixture = seqio.MixtureRegistry.get(name)
             tasks = mixture.tasks
             # Our own mixtures leave the rates to `data.mixing`; a user's mixture brings its own.
-            ours = name in ("mlm", "clm", "tlm")
+            ours = name in OWN_MIXTURES
             rates = None if ours else tuple(mixture.get_rate(task) for task in tasks)
         else:
             raise ValueError(_unknown(name, config, seqio))
@@ -125,6 +129,7 @@ def describe(
         split=split,
         kind="pair" if len(specs) == 2 else "text",
         features=specs,
+        labels=_labels(provider),
         vocabulary=vocabularies.pop(),
         source_fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],
         examples=examples,
@@ -146,12 +151,13 @@ def write_shard(job: ShardJob) -> float:
     task = seqio.TaskRegistry.get(writer.task)
     shard_info = seqio.ShardInfo(job.index, writer.num_shards)
     with writer.shard(job.index) as shard, preprocessors.counting_drops() as dropped:
-        for columns in token_batches(task, writer.split, shard_info):
+        for columns, labels in token_batches(task, writer.split, shard_info):
             shard.append(
                 lengths={name: flat.lengths for name, flat in columns.items()},
                 tokens={name: flat.tokens for name, flat in columns.items()},
                 characters={name: flat.characters for name, flat in columns.items()},
                 num_bytes={name: flat.num_bytes for name, flat in columns.items()},
+                labels=labels,
             )
         writer.record(job.index, shard.finish(dropped))
     return time.monotonic() - started
@@ -168,8 +174,8 @@ class Flat(NamedTuple):
 
 def token_batches(
     task: "seqio.Task", split: str, shard_info: "seqio.ShardInfo"
-) -> Iterator[dict[str, Flat]]:
-    """Yield what `task.get_dataset` yields, in batches.
+) -> Iterator[tuple[dict[str, Flat], np.ndarray | None]]:
+    """Yield what `task.get_dataset` yields, in batches: tokens, and labels where there are some.
 
     The work on our own sources is Python on batches, and is called directly: tf.data's handling of
     single examples would take three quarters of the time.
@@ -186,13 +192,15 @@ def token_batches(
     ):
         for texts in task.source.batches(split, shard_info):
             columns = steps[0].run(texts, outputs)
-            yield {name: _flatten(columns, name) for name in outputs}
+            yield {name: _flatten(columns, name) for name in outputs}, columns.get(LABEL)
         return
     dataset = task.get_dataset(
         split=split, shuffle=False, shard_info=shard_info, try_in_mem_cache=False
     )
     for batch in dataset.ragged_batch(_BATCH):
-        yield {name: _unwrap(batch, name, outputs[name].vocabulary.model) for name in outputs}
+        labels = batch[LABEL].numpy() if LABEL in task.output_features else None
+        columns = {name: _unwrap(batch, name, outputs[name].vocabulary.model) for name in outputs}
+        yield columns, labels
 
 
 def _flatten(columns: Mapping[str, Any], name: str) -> Flat:
@@ -216,14 +224,29 @@ def _unwrap(batch: Mapping[str, Any], name: str, vocabulary: Any) -> Flat:
 def _outputs(task: "seqio.Task") -> dict[str, "seqio.Feature"]:
     names = (features.TOKENS, features.TARGET_TOKENS)
     outputs = {name: task.output_features[name] for name in names if name in task.output_features}
-    others = sorted(set(task.output_features) - set(outputs))
+    others = sorted(set(task.output_features) - set(outputs) - {LABEL})
     if others or features.TOKENS not in outputs:
         raise ValueError(
             f"task {task.name!r}: output features {sorted(task.output_features)} cannot be stored; "
-            "a text task has `tokens`, a pair task `tokens` and `target_tokens` "
-            "(xlmjax.tasks.add_text, add_pair)"
+            "a text task has `tokens`, a pair task `tokens` and `target_tokens`, and either may "
+            "have a `label` (xlmjax.tasks.add_text, add_pair, add_classification)"
         )
     return outputs
+
+
+def _labels(task: "seqio.Task") -> tuple[str, ...]:
+    """Return the names of the labels of a task, none where its examples carry none."""
+    from xlmjax.preparation.vocabulary import LabelFeature
+
+    feature = task.output_features.get(LABEL)
+    if feature is None:
+        return ()
+    if not isinstance(feature, LabelFeature) or len(feature.names) < 2:
+        raise ValueError(
+            f"task {task.name!r}: its `label` names no labels; make it a LabelFeature "
+            "(xlmjax.tasks.add_classification)"
+        )
+    return feature.names
 
 
 def _feature_spec(task: str, name: str, feature: "seqio.Feature") -> FeatureSpec:
@@ -258,11 +281,14 @@ def _stable_repr(thing: Any) -> str:
 
 
 def _unknown(name: str, config: Mapping[str, Any], seqio: types.ModuleType) -> str:
-    if name in ("mlm", "clm", "tlm"):
-        what = "data.pairs and data.train.parallel" if name == "tlm" else "data.train.text"
+    if name in OWN_MIXTURES:
+        what = _SOURCES_OF.get(name, "data.train.text")
         return f"data.mixture: {name!r} stands for nothing: {what} must not be empty"
-    own = [task for task in seqio.TaskRegistry.names() if re.match(r"(mlm|clm|tlm)\.", task)]
-    other = "wiki40b.mlm.LANG, wmt19.tlm.A_B, opus.SUBSET.tlm.A_B, demo.mlm.LANG, demo.tlm.A_B"
+    own = [task for task in seqio.TaskRegistry.names() if re.match(r"(mlm|clm|tlm|xnli)\.", task)]
+    other = (
+        "wiki40b.mlm.LANG, wmt19.tlm.A_B, opus.SUBSET.tlm.A_B, demo.mlm.LANG, demo.tlm.A_B, "
+        "demo.xnli.LANG"
+    )
     modules = ", ".join(config["data"]["modules"]) or "none"
     return (
         f"data.mixture: unknown task or mixture {name!r}; known: {', '.join(sorted(own))}, "

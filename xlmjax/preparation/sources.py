@@ -8,6 +8,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
+from xlmjax.data.features import LABEL
 from xlmjax.preparation import cleaning, preprocessors
 from xlmjax.preparation.corpora import Corpus
 
@@ -17,6 +18,8 @@ _SHUFFLE_BUFFER = 16_384
 
 class CorpusSource(seqio.DataSource):
     """Text of one language (`text`) or of a pair (`text`, `target_text`), from local files.
+
+    Labelled examples have the name of their `label` besides.
 
     A shard is a contiguous range of lines, so that the examples of all shards in order are those of
     the whole, whatever their number. Nothing is read before a split is asked for.
@@ -93,5 +96,6 @@ class CorpusSource(seqio.DataSource):
             }
 
     def _names(self, split: str) -> tuple[str, ...]:
-        number = len(self.corpus(split).languages)
-        return (preprocessors.TEXT, preprocessors.TARGET_TEXT)[:number]
+        corpus = self.corpus(split)
+        texts = (preprocessors.TEXT, preprocessors.TARGET_TEXT)[: len(corpus.languages)]
+        return (*texts, LABEL) if corpus.labelled else texts

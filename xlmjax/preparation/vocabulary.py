@@ -91,3 +91,15 @@ class TextFeature(seqio.Feature):
 
     add_eos: bool = False
     language: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelFeature(seqio.Feature):
+    """The label of an example: a scalar, the index of one of `names`."""
+
+    vocabulary: seqio.Vocabulary = dataclasses.field(
+        default_factory=lambda: seqio.PassThroughVocabulary(size=0)
+    )
+    add_eos: bool = False
+    rank: int = 0
+    names: tuple[str, ...] = ()

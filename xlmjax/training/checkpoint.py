@@ -34,7 +34,11 @@ FREE_FIELDS = (
     "remat",
     "scan_layers",
     "head_tile",
+    "pooling",
+    "classifier_dropout",
 )
+# Fields of ModelConfig that older checkpoints do not name, and what they have there.
+ADDED_FIELDS = {"num_labels": 0, "lora_rank": 0, "lora_alpha": 16.0}
 
 T = TypeVar("T")
 
@@ -86,7 +90,7 @@ class Identity:
     def differences(self, found: Mapping[str, Any], parameters_only: bool = False) -> list[str]:
         """Return one phrase a field that differs from a checkpoint's metadata."""
         pairs = [
-            (f"model.{field}", found["model"].get(field), plain(value))
+            (f"model.{field}", found["model"].get(field, ADDED_FIELDS.get(field)), plain(value))
             for field, value in self.model.items()
             if field not in FREE_FIELDS
         ]

@@ -16,6 +16,7 @@ from optax import contrib
 
 from xlmjax.registry import Registry
 from xlmjax.training.learning_rate import SCHEDULES, Schedule, make_schedule
+from xlmjax.training.scales import make_scales, parse_scales
 from xlmjax.training.state import parameter_axes, parameter_name
 
 OPTIMIZERS: Registry[Callable[["OptimizerConfig", Any], optax.GradientTransformation]] = Registry(
@@ -38,6 +39,7 @@ class OptimizerConfig:
     eps: float = 1e-8
     weight_decay: float = 0.0
     decay_mask: tuple[tuple[str, bool], ...] = ((r".*(bias|norm|scale).*", False), (r".*", True))
+    scales: tuple[tuple[str, Any], ...] = ((r".*", 1.0),)
     clip_norm: float = 5.0
     skip_nonfinite: bool = False
 
@@ -62,6 +64,7 @@ class OptimizerConfig:
             value = getattr(self, field)
             if not low <= value <= high:
                 raise ValueError(f"optimizer.{field}={value} is outside [{low}, {high}]")
+        parse_scales(self.scales)
         for rule in self.decay_mask:
             try:
                 re.compile(rule[0])
@@ -98,11 +101,18 @@ def make_optimizer(config: OptimizerConfig, model: Any) -> optax.GradientTransfo
     together) comes first; the decoupled decay joins the direction, so it too is scaled by the
     learning rate. Raises ValueError on parameters that no rule of `decay_mask` matches.
     """
+    scales = make_scales(config.scales, model)
+    decays = decay_mask(config.decay_mask, model)
+    optimizer = OPTIMIZERS[config.name](config, model)
+    if scales is not None and any(jax.tree.leaves(scales.frozen)):
+        kept = jax.tree.map(lambda frozen: "frozen" if frozen else "moving", scales.frozen)
+        optimizer = optax.partition({"moving": optimizer, "frozen": optax.set_to_zero()}, kept)
+        decays = jax.tree.map(lambda decay, frozen: decay and not frozen, decays, scales.frozen)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    decay = optax.add_decayed_weights(config.weight_decay, decay_mask(config.decay_mask, model))
+    decay = optax.add_decayed_weights(config.weight_decay, decays)
     return optax.named_chain(
         ("clip", clip),
-        (config.name, OPTIMIZERS[config.name](config, model)),
+        (config.name, optimizer),
         ("decay", decay if config.weight_decay else optax.identity()),
     )
 
@@ -176,9 +186,10 @@ def muon(config: OptimizerConfig, model: Any) -> optax.GradientTransformation:
     def dimension_numbers(tree: Any) -> Any:
         return jax.tree_util.tree_map_with_path(lambda p, _: numbers[parameter_name(p)], tree)
 
-    labels = jax.tree_util.tree_map_with_path(
-        lambda path, _: "adam" if numbers[parameter_name(path)] is None else "muon", model
-    )
+    def labels(tree: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "adam" if numbers[parameter_name(path)] is None else "muon", tree
+        )
 
     def scale(updates: Any, _: Any) -> Any:
         def to_rms(update: jax.Array, number: contrib.MuonDimensionNumbers) -> jax.Array:

@@ -20,6 +20,7 @@ from xlmjax.ops.cross_entropy import SumWeight
 from xlmjax.ops.schedules import Schedule
 from xlmjax.parallel.partition import constrain, replicated, use_rules
 from xlmjax.training.learning_rate import Schedule as LearningRate
+from xlmjax.training.scales import Scales
 from xlmjax.training.state import StateSpec, TrainState
 
 Batch = Mapping[str, Array]  # features of data/features.py: [rows, length] or [rows]
@@ -159,6 +160,7 @@ class TrainStep:
         seed: int,
         microbatches: int = 1,
         skip_nonfinite: bool = False,
+        scales: Scales | None = None,
     ):
         self.groups = tuple(groups)
         self._optimizer = optimizer
@@ -168,6 +170,7 @@ class TrainStep:
         self._seed = seed
         self._microbatches = microbatches
         self._skip_nonfinite = skip_nonfinite
+        self._scales = scales
         whole = replicated(spec.shardings.step.mesh)
         self.jitted = jax.jit(self._update, donate_argnums=0, out_shardings=(spec.shardings, whole))
         self._compilations = 0
@@ -211,11 +214,16 @@ class TrainStep:
                 self._microbatches,
                 self._shardings.model,
             )
+        rate = self._learning_rate(step)
+        rates = jax.tree.map(lambda _: rate, gradient)
+        if self._scales is not None:
+            scales = self._scales(step)
+            gradient = jax.tree.map(_thawed, gradient, scales, self._scales.frozen)
+            rates = jax.tree.map(jnp.multiply, rates, scales)
         grad_norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-        rate = self._learning_rate(step)
         directions, opt_state = self._optimizer.update(gradient, state.opt_state, state.model)
-        model = jax.tree.map(lambda p, d: p - rate * d, state.model, directions)
+        model = jax.tree.map(lambda p, d, r: p - r * d, state.model, directions, rates)
         updated = TrainState(step + 1, model, opt_state)
         kept = dataclasses.replace(state, step=step + 1) if self._skip_nonfinite else state
         applied = finite & (position == step)
@@ -241,6 +249,11 @@ class TrainStep:
                 count,
             )
         self._compilations = count
+
+
+def _thawed(gradient: Array, scale: Array, frozen: bool) -> Array:
+    """Return a gradient without what is frozen; one that is so for good need not be computed."""
+    return jnp.zeros_like(gradient) if frozen else jnp.where(scale > 0, gradient, 0)
 
 
 def _total(arrays: Iterable[Array]) -> Float[Array, ""]:

@@ -1,0 +1,46 @@
+"""XNLI: fine-tune a pretrained encoder on English, score it in 15 languages (zero-shot).
+
+  xlmjax prepare --config=xnli:root=DATA,init=runs/wiki15_mlm_tlm
+  xlmjax train   --config=xnli:root=DATA,init=runs/wiki15_mlm_tlm --workdir=runs/xnli_mlm_tlm
+  xlmjax eval    --config=xnli:root=DATA,init=runs/wiki15_mlm_tlm --workdir=runs/xnli_mlm_tlm
+
+The encoder is that of configs/wiki15.py. DATA holds `nli/train/*-LANG*.tsv.gz` and
+`nli/xnli/dev-LANG.tsv.gz`. `train=xnli` trains on every language that has training files
+(translate-train-all). From the paper, with XLM-15: 71.5 % on average for MLM, 75.1 % for MLM+TLM.
+"""
+
+from ml_collections import ConfigDict
+
+from xlmjax.configs import base, wiki15
+
+LABELS = ("entailment", "neutral", "contradiction")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Return the experiment; `arg`: root=FOLDER, init=WORKDIR of pretraining, train=MIXTURE."""
+    choice = base.parse(arg, root="data", init="", train="xnli.en", size="small", recipe="modern")
+    config = wiki15.get_config(f"root={choice.root},size={choice.size},recipe={choice.recipe}")
+    config.data.train.xnli = (f"tsv:{choice.root}/nli/train/*-{{lang}}*.tsv.gz",)
+    config.data.validation.xnli = (f"tsv:{choice.root}/nli/xnli/dev-{{lang}}.tsv.gz",)
+    config.data.mixture = (choice.train,)
+    fine_tune(config, choice.init, ("xnli",), every=250)
+    # At size=tiny 5e-4 does not leave chance in 300 steps, 2e-3 and the mean do.
+    config.model.pooling = "mean"
+    config.optimizer.learning_rate = 2e-3
+    config.train.num_steps = 1_000
+    config.checkpoint.every = 250
+    return config
+
+
+def fine_tune(config: ConfigDict, init: str, tasks: tuple[str, ...], every: int) -> None:
+    """Make the config of an encoder one that fine-tunes it for inference, scored on `tasks`."""
+    config.checkpoint.init_from = init
+    config.objectives = ConfigDict()
+    config.objectives.xnli = base.objective("classification", labels=LABELS)
+    config.train.z_loss = 0.0
+    config.optimizer.name = "adamw"
+    config.optimizer.b2 = 0.999
+    config.optimizer.schedule = "linear"
+    config.optimizer.warmup_steps = 50
+    config.evals = ConfigDict()
+    config.evals.xnli = base.classification(tasks, every=every)
