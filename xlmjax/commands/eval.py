@@ -86,60 +86,13 @@ def report(
     """Return the table of a sweep; writes it with its protocol to sweep.json in `workdir`."""
     from xlmjax.evaluation import selection
 
-    sweep = config.sweep
+    names = config.sweep.select, config.sweep.report
     candidates: list[selection.Candidate] = []
     protocol: Mapping[str, Any] = {}
     for one, place in places:
-        found, protocol = selection.read_candidates(
-            one.point, one.seed, place, sweep.select, sweep.report
-        )
+        found, protocol = selection.read_candidates(one.point, one.seed, place, *names)
         candidates += found
-    sources = [
-        task
-        for task, languages in protocol["languages"].items()
-        if set(languages) <= set(protocol["source_languages"])
-    ]
-    titles = {"source": "source dev", "each": "each dev"}
-    chosen = {mode: selection.select(candidates, sources, mode) for mode in titles}
-    rows = {mode: selection.summarise(chosen[mode], sources) for mode in titles}
-    content = {
-        "protocol": {
-            **protocol,
-            "seeds": sorted({candidate.seed for candidate in candidates}),
-            "sweep": sorted({candidate.point for candidate in candidates}),
-            "steps": sorted({candidate.step for candidate in candidates}),
-            "selected_by": sweep.select,
-            "reported": sweep.report,
-            "deviation": "sample standard deviation over seeds",
-        },
-        "rows": {
-            mode: {row.name: {"mean": row.mean, "deviation": row.deviation} for row in found}
-            for mode, found in rows.items()
-        },
-        "selected": {
-            mode: {
-                str(seed): {
-                    task: {"point": x.point, "step": x.step, "accuracy": x.report[task]}
-                    for task, x in own.items()
-                }
-                for seed, own in found.items()
-            }
-            for mode, found in chosen.items()
-        },
-    }
+    outcome = selection.outcome_of(candidates, protocol, *names)
     path = workdir / "sweep.json"
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
-    lines = [selection.table({titles[mode]: found for mode, found in rows.items()}), ""]
-    seeds = len(content["protocol"]["seeds"])
-    lines.append(
-        f"Accuracy in percent, mean over {seeds} seeds with the standard deviation between them. "
-        f"Run and step selected by {sweep.select!r} on {', '.join(sources)} (source dev), or on "
-        f"each language's own (each dev); scores of {sweep.report!r}."
-    )
-    if sweep.select == sweep.report:
-        lines.append(
-            "The sets that select are the sets that are reported, so both columns are optimistic "
-            "where there is a choice; config.sweep.report can name another evaluator."
-        )
-    lines.append(f"With its protocol: {path}")
-    return "\n".join(lines)
+    path.write_text(json.dumps(outcome.content, indent=2, sort_keys=True) + "\n", "utf-8")
+    return f"{outcome.text}\nWith its protocol: {path}"

@@ -17,6 +17,7 @@ from typing import Any
 from xlmjax.evaluation.base import FOLDER
 
 SUFFIX = "/accuracy"
+TITLES = {"source": "source dev", "each": "each dev"}  # customs of selection
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,66 @@ class Row:
     name: str
     mean: float
     deviation: float | None  # over seeds; None of a single one
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A sweep under both customs: for people, and for a file."""
+
+    text: str
+    content: dict[str, Any]
+
+
+def outcome_of(
+    candidates: Sequence[Candidate], protocol: Mapping[str, Any], selected_by: str, reported: str
+) -> Outcome:
+    """Return what a sweep gives; `protocol` is that of the evaluator `reported` of its runs."""
+    sources = [
+        task
+        for task, languages in protocol["languages"].items()
+        if set(languages) <= set(protocol["source_languages"])
+    ]
+    chosen = {mode: select(candidates, sources, mode) for mode in TITLES}
+    rows = {mode: summarise(found, sources) for mode, found in chosen.items()}
+    seeds = sorted({candidate.seed for candidate in candidates})
+    content = {
+        "protocol": {
+            **protocol,
+            "seeds": seeds,
+            "sweep": sorted({candidate.point for candidate in candidates}),
+            "steps": sorted({candidate.step for candidate in candidates}),
+            "selected_by": selected_by,
+            "reported": reported,
+            "deviation": "sample standard deviation over seeds",
+        },
+        "rows": {
+            mode: {row.name: {"mean": row.mean, "deviation": row.deviation} for row in found}
+            for mode, found in rows.items()
+        },
+        "selected": {
+            mode: {
+                str(seed): {
+                    task: {"point": x.point, "step": x.step, "accuracy": x.report[task]}
+                    for task, x in own.items()
+                }
+                for seed, own in found.items()
+            }
+            for mode, found in chosen.items()
+        },
+    }
+    lines = [
+        table({TITLES[mode]: found for mode, found in rows.items()}),
+        "",
+        f"Accuracy in percent, mean over {len(seeds)} seeds with the standard deviation between "
+        f"them. Run and step selected by {selected_by!r} on {', '.join(sources)} (source dev), or "
+        f"on each language's own (each dev); scores of {reported!r}.",
+    ]
+    if selected_by == reported:
+        lines.append(
+            "The sets that select are the sets that are reported, so both columns are optimistic "
+            "where there is a choice; config.sweep.report can name another evaluator."
+        )
+    return Outcome("\n".join(lines), content)
 
 
 def read_candidates(
