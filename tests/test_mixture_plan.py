@@ -70,6 +70,26 @@ def test_a_language_counts_its_text_and_its_side_of_pairs(plans, mixture):
     assert sum(row.share for row in by_language.values()) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    ("step", "said"), [(70, []), (81, ["begins at step 96, but the run ends"])]
+)
+def test_a_stage_that_never_starts_is_told(mixture, step, said):
+    """Stages begin at blocks of 64 rows, 16 steps: step 81 means step 96, where the run ends."""
+    staged = mixtures.build_mixture(
+        mixture.tasks,
+        {"pair_share": 0.25, "stages": ((step, "pair_share=0.5"),)},
+        name="mlm",
+        length=LENGTH,
+        rows_per_step=ROWS_PER_STEP,
+        num_steps=STEPS,
+        seed=0,
+        block=64,
+    )
+    found = list(mixture_plan.late_stages(staged, ROWS_PER_STEP, STEPS))
+    assert len(found) == len(said)
+    assert all(part in sentence for part, sentence in zip(said, found, strict=True))
+
+
 def test_warnings_name_what_to_change(plans, mixture):
     by_language = mixture_plan.plan_languages(plans, mixture.tasks)
     said = "\n".join(mixture_plan.warnings(plans, by_language))

@@ -15,7 +15,7 @@ import pytest
 
 from tests.loop_helpers import leaves
 from tests.small_run import TASKS, small_config, write_data
-from xlmjax import auto_prepare
+from xlmjax import auto_prepare, languages
 from xlmjax import train as train_module
 from xlmjax.commands import eval as eval_command
 from xlmjax.commands import train as train_command
@@ -269,6 +269,13 @@ def test_what_cannot_work_is_refused_before_the_first_step(data, tmp_path, flat,
     with pytest.raises(ValueError, match=message):
         train(config, tmp_path)
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_rows_of_the_language_table_are_in_alphabetical_order(data):
+    """As XLM's, whatever the order of data.languages: checkpoints rely on it."""
+    for codes in (("fr", "en"), ("en", "fr")):
+        experiment = build_experiment(small_config(data, data__languages=codes))
+        assert experiment.model.language_ids == languages.ids(("en", "fr"))
 
 
 def test_an_unknown_evaluator_is_refused(data, tmp_path):

@@ -1,6 +1,7 @@
 """`xlmjax plan`: what a run will read, before it runs."""
 
 import argparse
+import itertools
 import sys
 
 from ml_collections import ConfigDict
@@ -30,5 +31,6 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
             f"{config.train.length} tokens\n"
         )
         print(mixture_plan.format_plan(plans, by_language))
-        for warning in mixture_plan.warnings(plans, by_language):
+        late = mixture_plan.late_stages(group.mixture, group.rows, config.train.num_steps)
+        for warning in itertools.chain(mixture_plan.warnings(plans, by_language), late):
             print(f"warning: {warning}", file=sys.stderr)

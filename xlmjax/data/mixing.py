@@ -130,6 +130,11 @@ class Schedule:
         spans = np.diff(self._first_blocks)[:, None] * self._quotas[:-1]
         self._consumed = np.concatenate([np.zeros_like(self._quotas[:1]), np.cumsum(spans, axis=0)])
 
+    @property
+    def first_rows(self) -> np.ndarray:
+        """Global row at which each stage begins, int64 [stages]."""
+        return self._first_blocks.astype(np.int64) * self.block
+
     def locate(self, global_rows: np.ndarray) -> Located:
         """Return task, epoch and row of each global row; int64 [n] in and out."""
         global_rows = np.asarray(global_rows, dtype=np.int64)

@@ -139,6 +139,18 @@ def warnings(plans: Sequence[TaskPlan], by_language: Sequence[LanguagePlan]) -> 
                 yield f"{plan.name} is a pair, but no text of {code} alone is in the mixture"
 
 
+def late_stages(mixture: Mixture, rows_per_step: int, num_steps: int) -> Iterator[str]:
+    """Yield a sentence for each stage of `data.mixing.stages` that the run ends before."""
+    total, block = rows_per_step * num_steps, mixture.schedule.block
+    for first_row in mixture.schedule.first_rows:
+        if first_row >= total:
+            yield (
+                f"a stage of data.mixing.stages begins at step {-(-first_row // rows_per_step):,}, "
+                f"but the run ends after {num_steps:,} (stages begin at multiples of {block:,} "
+                "rows): name an earlier step, or raise train.num_steps"
+            )
+
+
 def format_plan(plans: Sequence[TaskPlan], by_language: Sequence[LanguagePlan]) -> str:
     """Return the two tables, for a terminal."""
     staged = any(plan.rate != plan.final_rate for plan in plans)
