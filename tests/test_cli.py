@@ -180,3 +180,16 @@ def test_the_config_of_the_readme_loads(tmp_path):
     config = load_config(str(path))
     assert config.data.pairs == ("en-sw",)
     assert config.evals.perplexity.tasks == ("mlm", "tlm")
+
+
+def test_want_of_memory_is_told_with_what_to_change(monkeypatch, capsys):
+    from xlmjax.commands import plan
+
+    def run(config, args):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore")
+
+    monkeypatch.setattr(plan, "run", run)
+    assert cli.main(["plan"]) == 2
+    said = capsys.readouterr().err
+    assert "out of memory (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.)" in said
+    assert "train.microbatches" in said

@@ -206,7 +206,7 @@ def test_evaluators_come_from_the_config(folder):
 
 
 def test_a_task_that_only_a_mixture_names_may_be_named_itself(folder, tmp_path):
-    """As `_uncut` does, and as a user may who wants one pair of many."""
+    """As `open_uncut` does, and as a user may who wants one pair of many."""
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     mixtures = {"tlm": {"tasks": ["tlm.en_fr"], "rates": None}}
     (tmp_path / "stores" / "mixture.json").write_text(json.dumps(mixtures))

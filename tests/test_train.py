@@ -23,6 +23,7 @@ from xlmjax.commands.train import verify_resume
 from xlmjax.configs import base
 from xlmjax.configuration import load_config
 from xlmjax.data.mixture import open_groups
+from xlmjax.data.vocabulary import Vocabulary
 from xlmjax.experiment import build_experiment, token_counts
 from xlmjax.objectives import OBJECTIVES, MaskedLanguageModel
 from xlmjax.train import train
@@ -401,3 +402,25 @@ def test_frequent_tokens_are_counted_for_sample_alpha(data):
     manifests = [task.store.manifest for task in group.mixture.tasks]
     assert counts.sum() == sum(sum(manifest.tokens.values()) for manifest in manifests)
     assert not counts[:5].any()
+
+
+def test_a_mixture_that_brings_rates_keeps_them(data, tmp_path):
+    """Those of a user's own seqio mixture, whatever data.mixing says."""
+    shutil.copytree(data / "stores", tmp_path / "stores")
+    path = tmp_path / "stores" / "mixture.json"
+    known = json.loads(path.read_text())
+    known["mine"] = {"tasks": ["mlm.en", "mlm.fr"], "rates": [3.0, 1.0]}
+    path.write_text(json.dumps(known))
+    config = small_config(data, data__stores=str(tmp_path / "stores"), data__mixture=("mine",))
+    vocabulary = Vocabulary.load(config.data.vocabulary)
+    [group] = open_groups(config, vocabulary)
+    np.testing.assert_allclose(group.mixture.schedule.rates_at(0), [0.75, 0.25])
+    config.data.mixture = ("mine", "tlm")
+    with pytest.raises(ValueError, match=r"'mine' is a seqio mixture with rates of its own"):
+        open_groups(config, vocabulary)
+
+
+def test_stores_in_a_bucket_are_refused(data):
+    config = small_config(data, data__stores="gs://bucket/stores")
+    with pytest.raises(ValueError, match=r"data.stores='gs://bucket/stores': .*memory-mapped"):
+        open_groups(config, Vocabulary.load(config.data.vocabulary))
