@@ -324,6 +324,8 @@ def made_up_sweep(folder, tmp_path):
         "languages": {"xnli.en": ["en"], "xnli.fr": ["fr"]},
         "source_languages": ["en"],
         "vocabulary": "v",
+        "seed": 1,
+        "learning_rate": 0.5,
     }
     for number, (run, place) in enumerate(workdirs(config, tmp_path)):
         (place / "eval").mkdir(parents=True)
@@ -356,6 +358,8 @@ def test_a_sweep_is_selected_by_dev_and_reported_by_test(folder, tmp_path):
         "point": "train.rows=8", "step": 6, "accuracy": pytest.approx(0.66),
     }  # fmt: skip
     assert content["protocol"]["seeds"] == [0, 1]
+    assert content["protocol"]["vocabulary"] == "v"
+    assert not {"seed", "learning_rate"} & set(content["protocol"])  # those of the last run
     assert content["protocol"]["sweep"] == ["train.rows=16", "train.rows=8"]
     assert "zero-shot" in text
     assert "73.0 ± 28.3" in text  # French under `source`: 93 and 53

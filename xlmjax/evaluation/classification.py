@@ -1,6 +1,6 @@
 """Accuracy of a classifier per task and on average, with confusion matrices: XNLI and its kind.
 
-Every example once, none cut: rows long enough for all of them are asked for instead. Counts are
+Every example once, none cut: rows are as long as the longest asks. Counts are
 integers, so the result is the same on any number of devices and with any number of rows a batch.
 """
 

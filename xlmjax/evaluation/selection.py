@@ -17,6 +17,7 @@ from typing import Any
 from xlmjax.evaluation.base import FOLDER
 
 SUFFIX = "/accuracy"
+_OF_ONE_RUN = ("seed", "learning_rate")  # facts of a protocol that a sweep replaces by its own
 TITLES = {"source": "source dev", "each": "each dev"}  # customs of selection
 
 
@@ -62,7 +63,7 @@ def outcome_of(
     seeds = sorted({candidate.seed for candidate in candidates})
     content = {
         "protocol": {
-            **protocol,
+            **{name: fact for name, fact in protocol.items() if name not in _OF_ONE_RUN},
             "seeds": seeds,
             "sweep": sorted({candidate.point for candidate in candidates}),
             "steps": sorted({candidate.step for candidate in candidates}),
