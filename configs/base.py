@@ -135,7 +135,8 @@ def get_config(arg: str = "") -> ConfigDict:
     checkpoint.same_data = True  # False lets a run go on with other data, rows or seed than before
     checkpoint.init_from = ""  # parameters only, with a report of what was renamed or skipped
 
-    config.evals = ConfigDict()  # name -> evaluator: `perplexity`, `retrieval`, `word_translation`
+    # name -> evaluator: `perplexity`, `classification`, `retrieval`, `word_translation`
+    config.evals = ConfigDict()
 
     # Several runs of one config: each point with each seed, in a folder of its own under the
     # workdir; `train` runs them one after another, `eval` prints one table and writes sweep.json.
