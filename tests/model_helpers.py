@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from xlmjax.models.config import ModelConfig
+from xlmjax.models.seq2seq import EncoderDecoder
 from xlmjax.models.xlm import XLM
 from xlmjax.objectives import Specials
 
@@ -42,7 +43,8 @@ RECIPES = {"classic": CLASSIC, "modern": MODERN}
 @functools.cache
 def randomised(cfg, seed=0):
     """Return a model whose every parameter, norms and biases included, is random."""
-    model = jax.jit(lambda key: XLM(cfg, key))(jax.random.key(seed))
+    kind = EncoderDecoder if cfg.decoder_layers else XLM
+    model = jax.jit(lambda key: kind(cfg, key))(jax.random.key(seed))
     leaves, tree = jax.tree.flatten(model)
     generator = np.random.default_rng(seed)
     noise = [leaf + 0.1 * generator.standard_normal(leaf.shape, np.float32) for leaf in leaves]

@@ -29,8 +29,11 @@ class ModelConfig:
     language_ids: tuple[int, ...]  # ids of xlmjax.languages, in the order of the table's rows
     pad_id: int
     num_labels: int = 0  # 0: no classifier
+    reads_source: bool = False  # of a decoder: layers attend to an encoder's states
     embed_dim: int = 256
     num_layers: int = 6
+    decoder_layers: int = 0  # 0: an encoder alone
+    share_embeddings: bool = False  # encoder and decoder have one table
     num_heads: int = 8
     mlp_dim: int = 0  # 0 means 4 * embed_dim
     max_positions: int = 512
@@ -84,6 +87,17 @@ class ModelConfig:
         for field in ("dropout", "attention_dropout", "classifier_dropout"):
             self._require(0 <= getattr(self, field) < 1, field, "give a share in [0, 1)")
         self._require(self.head_tile >= 0, "head_tile", "give a number of words, 0 for all")
+        self._require(self.decoder_layers >= 0, "decoder_layers", "give a number, 0 for none")
+        self._require(
+            not self.share_embeddings or self.decoder_layers > 0,
+            "share_embeddings",
+            "an encoder alone shares with no decoder: set model.decoder_layers",
+        )
+        self._require(
+            not (self.decoder_layers and self.num_labels),
+            "decoder_layers",
+            "classification takes an encoder alone: set 0",
+        )
         self._require(self.lora_rank >= 0, "lora_rank", "give a width, 0 for none")
         self._require(self.lora_alpha > 0, "lora_alpha", "give a positive number")
         self._require(
@@ -104,6 +118,31 @@ class ModelConfig:
         self._require(
             0 <= self.pad_id < self.vocab_size, "pad_id", f"the vocabulary has {self.vocab_size}"
         )
+
+    @property
+    def decoder(self) -> "ModelConfig":
+        """The same of a decoder: `decoder_layers` layers that read the states of an encoder."""
+        return dataclasses.replace(
+            self,
+            num_layers=self.decoder_layers,
+            decoder_layers=0,
+            share_embeddings=False,
+            reads_source=True,
+        )
+
+    @property
+    def longest_row(self) -> int | None:
+        """Tokens of the longest row that has positions; None where there is no limit."""
+        return None if self.positions == "rope" else self.max_positions
+
+    def check_length(self, length: int) -> None:
+        """Raise `ValueError` on rows longer than the table of positions."""
+        if self.longest_row is not None and length > self.longest_row:
+            raise ValueError(
+                f"rows of {length} tokens are longer than model.max_positions="
+                f"{self.max_positions}; shorten train.length, raise model.max_positions, or take "
+                f'model.positions="rope"'
+            )
 
     @property
     def head_dim(self) -> int:
@@ -142,16 +181,20 @@ class ModelConfig:
         """Return the number of trainable parameters (spec of XLM, section 3.4, generalised)."""
         embed, mlp = self.embed_dim, self.mlp_dim
         norm = embed * (1 + self.has_norm_bias)
-        tables = self.vocab_size * (1 if self.tie_embeddings else 2)
-        tables += self.max_positions if self.positions == "learned" else 0
-        tables += len(self.language_ids) if self.has_language_table else 0
         gates = 2 if self.mlp == "geglu" else 1
         biases = 4 * embed + gates * mlp + embed if self.bias else 0
         lora = self.lora_rank * (8 * embed + (gates + 1) * (embed + mlp))
         layer = self._weights_per_layer() + biases + 2 * norm + lora
-        norms = norm * (2 if self.norm == "pre" else 1)
-        head = (self.vocab_size if self.bias else 0) + self.num_labels * (embed + 1)
-        return tables * embed + self.num_layers * layer + norms + head
+        if self.reads_source:
+            layer += 4 * embed * (embed + self.bias) + norm + self.lora_rank * 8 * embed
+        final_norm = norm if self.norm == "pre" else 0
+        head = self.vocab_size * (self.bias + (0 if self.tie_embeddings else embed))
+        head += self.num_labels * (embed + 1)
+        own = self._embedding_parameters() + self.num_layers * layer + final_norm + head
+        if not self.decoder_layers:
+            return own
+        shared = self._embedding_parameters() if self.share_embeddings else 0
+        return own + self.decoder.num_parameters() - shared
 
     def flops_per_token(self, length: int, predicted_share: float = 1.0) -> float:
         """Return the floating-point operations of training on one token of a row of `length`.
@@ -167,6 +210,13 @@ class ModelConfig:
         head = predicted_share * self.embed_dim * self.vocab_size
         attention = (self.num_layers - 1 + predicted_share) * length * self.embed_dim
         return 6 * (body + head) + 12 * attention
+
+    def _embedding_parameters(self) -> int:
+        """Number of parameters of tables and norm below the first layer."""
+        tables = self.vocab_size
+        tables += self.max_positions if self.positions == "learned" else 0
+        tables += len(self.language_ids) if self.has_language_table else 0
+        return (tables + 1 + self.has_norm_bias) * self.embed_dim
 
     def _weights_per_layer(self) -> int:
         gates = 2 if self.mlp == "geglu" else 1

@@ -145,8 +145,18 @@ class Norm(nnx.Module):
         return (y if self.bias is None else y + self.bias[...]).astype(x.dtype)
 
 
+class Memory(NamedTuple):
+    """What a decoder reads of the source: hidden states, and the segment that each belongs to."""
+
+    states: Float[Array, "b s e"]
+    segment_ids: Int[Array, "b s"]
+
+
 class Attention(nnx.Module):
-    """Multi-head attention among the tokens of a segment (Vaswani et al. 2017, section 3.2)."""
+    """Multi-head attention (Vaswani et al. 2017, section 3.2), in steps that decoding takes apart.
+
+    Called on rows it is attention among the tokens of a segment.
+    """
 
     def __init__(self, cfg: ModelConfig, key: Key[Array, ""]):
         embed = {"embed": cfg.embed_dim}
@@ -165,31 +175,62 @@ class Attention(nnx.Module):
         causal: bool,
         picks: Int[Array, "b k"] | None = None,
     ) -> Float[Array, "b q e"]:
-        cfg = self.cfg
-        queries = rows.at(picks)
-        q, k, v = self.query(take(x, picks)), self.key(x), self.value(x)
-        if cfg.positions == "rope":
-            q = rotate(q, queries.positions, cfg.rope_base)
-            k = rotate(k, rows.positions, cfg.rope_base)
-        q = constrain(q, "act_batch", length_axis(picks), "act_heads", "act_head_dim")
-        k, v = (
-            constrain(heads, "act_batch", "act_length", "act_heads", "act_head_dim")
-            for heads in (k, v)
+        at = rows.at(picks)
+        q = self.queries(take(x, picks), at.positions, length_axis(picks))
+        k, v = self.keys_and_values(x, rows.positions)
+        return self.mix(q, k, v, at.segment_ids, rows.segment_ids, causal, rows.seeds)
+
+    def queries(
+        self,
+        x: Float[Array, "b q e"],
+        positions: Int[Array, "b q"] | None,
+        axis: str = "act_length",
+    ) -> Float[Array, "b q h d"]:
+        """Return queries; rotary positions, if the model has them, need `positions`."""
+        return constrain(
+            self._turned(self.query(x), positions), "act_batch", axis, "act_heads", "act_head_dim"
         )
+
+    def keys_and_values(
+        self, x: Float[Array, "b k e"], positions: Int[Array, "b k"] | None
+    ) -> tuple[Float[Array, "b k h d"], Float[Array, "b k h d"]]:
+        """Return keys and values; without `positions` the keys are those of another sequence."""
+        k, v = self._turned(self.key(x), positions), self.value(x)
+        axes = ("act_batch", "act_length", "act_heads", "act_head_dim")
+        return constrain(k, *axes), constrain(v, *axes)
+
+    def mix(
+        self,
+        q: Float[Array, "b q h d"],
+        k: Float[Array, "b k h d"],
+        v: Float[Array, "b k h d"],
+        segment_ids: Int[Array, "b q"],
+        kv_segment_ids: Int[Array, "b k"],
+        causal: bool = False,
+        seeds: UInt32[Array, "b 2"] | None = None,
+    ) -> Float[Array, "b q e"]:
+        """Return the values that each query sees, mixed and projected."""
         weights_dropout = None
-        if rows.seeds is not None and cfg.attention_dropout:
-            weights_dropout = dropout.Dropout(rows.seeds, cfg.attention_dropout)
+        if seeds is not None and self.cfg.attention_dropout:
+            weights_dropout = dropout.Dropout(seeds, self.cfg.attention_dropout)
         mixed = attention(
             q,
             k,
             v,
-            segment_ids=queries.segment_ids,
-            kv_segment_ids=rows.segment_ids,
+            segment_ids=segment_ids,
+            kv_segment_ids=kv_segment_ids,
             causal=causal,
             dropout=weights_dropout,
-            implementation=cfg.attention,
+            implementation=self.cfg.attention,
         )
         return self.out(mixed)
+
+    def _turned(
+        self, heads: Float[Array, "b l h d"], positions: Int[Array, "b l"] | None
+    ) -> Float[Array, "b l h d"]:
+        if self.cfg.positions != "rope" or positions is None:
+            return heads
+        return rotate(heads, positions, self.cfg.rope_base)
 
 
 def rotate(

@@ -11,7 +11,6 @@ from xlmjax.models.heads import Head
 from xlmjax.models.layers import Dense, Norm, Rows, drop, table, take, zero_padding
 from xlmjax.models.transformer import Transformer
 from xlmjax.ops import cross_entropy, dropout
-from xlmjax.ops.products import einsum_float32
 from xlmjax.ops.similarity import mean_by_segment
 from xlmjax.parallel.partition import constrain
 
@@ -109,12 +108,7 @@ class XLM(nnx.Module):
         depth = cfg.depth_of(layer)
         if causal and picks is not None:
             raise ValueError("picks of a causal model: take them from its states of all positions")
-        if cfg.positions != "rope" and tokens.shape[1] > cfg.max_positions:
-            raise ValueError(
-                f"rows of {tokens.shape[1]} tokens are longer than model.max_positions="
-                f"{cfg.max_positions}; shorten train.length, raise model.max_positions, or take "
-                f'model.positions="rope"'
-            )
+        cfg.check_length(tokens.shape[1])
         seeds = None
         if key is not None:
             row_ids = jnp.arange(tokens.shape[0]) if row_ids is None else row_ids
@@ -171,20 +165,8 @@ class XLM(nnx.Module):
         self, hidden: Float[Array, "*n e"], targets: Int[Array, "*n"]
     ) -> cross_entropy.TokenLosses:
         """Return loss, correctness and log normalizer of predicting each target, in float32."""
-        flat = hidden.reshape(-1, hidden.shape[-1])
-        losses = cross_entropy.token_losses(
-            flat, *self._projection(), targets.reshape(-1), self.cfg.head_tile
-        )
-        return jax.tree.map(lambda x: x.reshape(targets.shape), losses)
+        return self.head.token_losses(hidden, self.embeddings.tokens, targets)
 
     def logits(self, hidden: Float[Array, "*n e"]) -> Float[Array, "*n v"]:
         """Return the logits of the whole vocabulary in float32."""
-        output_table, bias = self._projection()
-        logits = einsum_float32("...e,ve->...v", hidden, output_table)
-        return logits if bias is None else logits + bias
-
-    def _projection(self) -> tuple[Float[Array, "v e"], Float[Array, "v"] | None]:
-        untied = self.head.table
-        output_table = self.embeddings.tokens if untied is None else untied
-        bias = None if self.head.bias is None else self.head.bias[...]
-        return output_table[...].astype(self.cfg.compute_dtype), bias
+        return self.head.logits(hidden, self.embeddings.tokens)
