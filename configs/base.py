@@ -61,6 +61,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model = model = ConfigDict()
     model.embed_dim = 256
     model.num_layers = 6
+    model.decoder_layers = 0  # above 0: encoder and decoder, for translation
+    model.share_embeddings = False  # encoder and decoder have one table; XLM: one each
     model.num_heads = 8
     model.mlp_dim = 0  # 0 means 4 * embed_dim
     model.max_positions = 512
@@ -133,7 +135,9 @@ def get_config(arg: str = "") -> ConfigDict:
     checkpoint.keep_best = 1
     checkpoint.resume_from = ""  # whole state of another workdir
     checkpoint.same_data = True  # False lets a run go on with other data, rows or seed than before
-    checkpoint.init_from = ""  # parameters only, with a report of what was renamed or skipped
+    # Parameters only, with a report of what was renamed or skipped. With a decoder: one place for
+    # both halves, or two, "ENCODER,DECODER", either of which may be empty.
+    checkpoint.init_from = ""
 
     # name -> evaluator: `perplexity`, `classification`, `retrieval`, `word_translation`
     config.evals = ConfigDict()
@@ -160,7 +164,8 @@ def get_config(arg: str = "") -> ConfigDict:
 def objective(name: str, **fields) -> ConfigDict:
     """Return one entry of `config.objectives`, all fields present so that overrides are typed."""
     group = ConfigDict()
-    group.name = name  # masked_lm | causal_lm | classification
+    # masked_lm | causal_lm | classification | translation | denoising | back_translation
+    group.name = name
     group.mixture = ()  # as data.mixture; empty means data.mixture
     group.share = 1.0  # of train.rows
     group.weight = ((0, 1.0),)  # schedule ((step, value), ...): piecewise linear
@@ -169,6 +174,13 @@ def objective(name: str, **fields) -> ConfigDict:
     group.mask_keep_random = (0.8, 0.1, 0.1)
     group.labels = ()  # of classification: names, in the order in which the task numbers them
     group.sample_alpha = 0.0  # targets chosen in proportion to frequency^-alpha; 0 is uniform
+    group.label_smoothing = 0.0  # of translation, denoising and back_translation
+    group.shuffle = 3.0  # of denoising: words move by less than so many places; 0 leaves the order
+    group.drop = 0.1  # of denoising: share of the words left out
+    group.blank = 0.1  # of denoising: share of the words masked
+    group.whole_words = False  # of denoising: pieces of a word share its fate
+    group.steps = ()  # of back_translation: "en-de-en" translates English to German and back
+    group.temperature = 0.0  # of back_translation: 0 takes the best word, as XLM does
     group.lock()
     group.update(fields)
     return group

@@ -110,9 +110,7 @@ def test_the_limit_is_the_end_and_an_immediate_end_is_allowed(bias, length):
 def test_sampling_depends_on_key_and_row_id_only():
     model = randomised(RECIPES["classic"])
     source, limits = sources(), jnp.full(4, LENGTH, jnp.int32)
-    run = jax.jit(
-        functools.partial(generate, max_length=LENGTH, eos=EOS, pad=PAD, temperature=1.5)
-    )
+    run = jax.jit(functools.partial(generate, max_length=LENGTH, eos=EOS, pad=PAD, temperature=1.5))
     ids = jnp.asarray([7, 3, 11, 2], jnp.int32)
     whole = run(model, source, targets(4), limits, key=jax.random.key(3), row_ids=ids)
     order = jnp.asarray([2, 0, 3, 1])
@@ -165,7 +163,8 @@ def beam_reference(next_log_p, limit, beams, penalty, early_stopping):
 
 
 @pytest.mark.parametrize(
-    ("beams", "penalty", "early"), [(1, 1.0, False), (3, 1.0, False), (4, 0.6, False), (3, 1.4, True)]
+    ("beams", "penalty", "early"),
+    [(1, 1.0, False), (3, 1.0, False), (4, 0.6, False), (3, 1.4, True)],
 )
 @recipes
 def test_the_beam_equals_loops_in_python(cfg, beams, penalty, early):
@@ -185,6 +184,7 @@ def test_the_beam_equals_loops_in_python(cfg, beams, penalty, early):
     )
     got = jax.jit(run)(model, source, languages, limits)
     for row in range(4):
+
         def log_p(prefix, row=row):
             return next_log_p(model, source, row, prefix, int(languages[row]))
 

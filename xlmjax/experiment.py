@@ -16,8 +16,9 @@ from xlmjax.data.mixture import Group as DataGroup
 from xlmjax.data.vocabulary import Vocabulary
 from xlmjax.evaluation import Context
 from xlmjax.models.config import ModelConfig
+from xlmjax.models.seq2seq import EncoderDecoder
 from xlmjax.models.xlm import XLM
-from xlmjax.objectives import OBJECTIVES, Specials
+from xlmjax.objectives import OBJECTIVES, BackTranslation, Specials
 from xlmjax.ops.schedules import piecewise
 from xlmjax.parallel import distributed
 from xlmjax.parallel.mesh import MeshConfig, check_rows, make_mesh
@@ -28,6 +29,9 @@ from xlmjax.training.scales import make_scales
 from xlmjax.training.settings import TrainConfig
 from xlmjax.training.state import StateSpec, state_spec
 from xlmjax.training.step import Group, TrainStep
+
+_WITH_DECODER = ("translation", "denoising", "back_translation")
+_WITHOUT_DECODER = ("causal_lm", "classification")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +114,7 @@ def build_experiment(config: ConfigDict) -> Experiment:
             f"{model.max_positions}: raise the latter, or use model.positions='rope'"
         )
     spec = state_spec(
-        functools.partial(XLM, model),
+        functools.partial(EncoderDecoder if model.decoder_layers else XLM, model),
         functools.partial(make_optimizer, optimizer),
         mesh,
         mesh_config.strategy,
@@ -139,6 +143,7 @@ def make_groups(experiment: Experiment, data: Sequence[DataGroup]) -> list[Group
         check_rows(
             experiment.mesh, part.rows, f"the rows of {where}", experiment.train.microbatches
         )
+        _check_model(fields.name, experiment.model, where)
         labels = fields.labels if fields.name == "classification" else ()
         check_labels(part, labels, where)
         counts = None
@@ -151,10 +156,30 @@ def make_groups(experiment: Experiment, data: Sequence[DataGroup]) -> list[Group
                 num_tasks=len(part.mixture.tasks),
                 z_loss=experiment.train.z_loss,
             )
+            if isinstance(objective, BackTranslation):
+                layout = fields.layout or experiment.config.data.layout.text
+                _check_back_translation(objective, part, layout)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         groups.append(Group(part.name, objective, piecewise(fields.weight, f"{where}.weight")))
     return groups
+
+
+def _check_model(objective: str, model: ModelConfig, where: str) -> None:
+    """Raise `ValueError` where an objective is none for the kind of model."""
+    if objective in _WITH_DECODER and not model.decoder_layers:
+        raise ValueError(f"{where}.name={objective!r} needs a decoder: set model.decoder_layers")
+    if objective in _WITHOUT_DECODER and model.decoder_layers:
+        raise ValueError(f"{where}.name={objective!r} takes no decoder: set model.decoder_layers=0")
+
+
+def _check_back_translation(objective: BackTranslation, part: DataGroup, layout: str) -> None:
+    """Raise `ValueError` unless rows are single sentences of languages that steps begin with."""
+    objective.check([code for task in part.mixture.tasks for code in task.languages])
+    if layout != "pad":
+        raise ValueError(
+            f'layout={layout!r}: back-translation takes one sentence a row: set layout="pad"'
+        )
 
 
 def label_names(config: ConfigDict) -> tuple[str, ...]:
@@ -211,4 +236,11 @@ def token_counts(data: DataGroup, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def _specials(vocabulary: Vocabulary, counts: Any = None) -> Specials:
-    return Specials(vocabulary.pad, vocabulary.eos, vocabulary.mask, vocabulary.size, counts)
+    return Specials(
+        vocabulary.pad,
+        vocabulary.eos,
+        vocabulary.mask,
+        vocabulary.size,
+        counts,
+        vocabulary.word_starts,
+    )

@@ -255,7 +255,12 @@ def _throughput(experiment: Experiment) -> Throughput:
     return Throughput(
         padded_tokens=experiment.train.rows * length,
         flops_per_token=functools.partial(experiment.model.flops_per_token, length),
-        peak_flops=accelerator.peak_flops * jax.device_count() if accelerator else None,
+        # Of a run with a decoder the FLOPs are not known, so no MFU is told.
+        peak_flops=(
+            accelerator.peak_flops * jax.device_count()
+            if accelerator and not experiment.model.decoder_layers
+            else None
+        ),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import sentencepiece
 
 BOS, EOS, PAD, UNK, MASK = "<s>", "</s>", "<pad>", "<unk>", "<mask>"
+_SPACE = "\u2581"  # what SentencePiece writes for the space before a word
 SPECIAL_PIECES = (BOS, EOS, PAD, UNK, MASK)
 
 
@@ -68,6 +69,11 @@ class Vocabulary:
     def pieces(self) -> tuple[str, ...]:
         """The spelling of every id."""
         return tuple(self._processor.id_to_piece(index) for index in range(self.size))
+
+    @functools.cached_property
+    def word_starts(self) -> np.ndarray:
+        """Which entries begin a word, bool [v]; in text without spaces a sentence is one word."""
+        return np.array([piece.startswith(_SPACE) for piece in self.pieces])
 
     @property
     def dtype(self) -> np.dtype:

@@ -70,6 +70,8 @@ def generate(
     rows = source.tokens.shape[0]
     keys = None
     if temperature:
+        if key is None:
+            raise ValueError(f"temperature={temperature}: drawing words needs a key")
         keys = row_keys(key, jnp.arange(rows) if row_ids is None else row_ids)
 
     def open_rows(state: _State) -> Bool[Array, ""]:

@@ -84,8 +84,9 @@ class Layer(nnx.Module):
         if memory is not None:
             q = self._source_queries(x, length_axis(picks))
             k, v = self.cross_attention.keys_and_values(memory.states, None)
-            segments = at.segment_ids, memory.segment_ids
-            y = self.cross_attention.mix(q, k, v, *segments, seeds=_place(seeds, 3))
+            y = self.cross_attention.mix(
+                q, k, v, at.segment_ids, memory.segment_ids, seeds=_place(seeds, 3)
+            )
             x = self._after(x, y, self.cross_norm, seeds, 4)
         x = self._after(x, self.mlp(self._before(x, self.mlp_norm)), self.mlp_norm, seeds, 2)
         x = zero_padding(x, at.segment_ids)
@@ -114,17 +115,14 @@ class Layer(nnx.Module):
         )
         length = cache.keys.shape[2]
         past = jnp.broadcast_to(jnp.arange(length) <= now, (batch * beams, length))
-        y = self.attention.mix(
-            *(
-                heads.reshape(batch * beams, -1, *heads.shape[-2:])
-                for heads in (self.attention.queries(inputs, here), cache.keys, cache.values)
-            ),
-            ones.reshape(-1, 1),
-            past.astype(jnp.int32),
+        q, k, v = (
+            heads.reshape(batch * beams, -1, *heads.shape[-2:])
+            for heads in (self.attention.queries(inputs, here), cache.keys, cache.values)
         )
+        y = self.attention.mix(q, k, v, ones.reshape(-1, 1), past.astype(jnp.int32))
         x = self._after(x, y.reshape(x.shape), self.attention_norm)
-        source = (cache.source_keys, cache.source_values)
-        y = self.cross_attention.mix(self._source_queries(x), *source, ones, segment_ids)
+        q = self._source_queries(x)
+        y = self.cross_attention.mix(q, cache.source_keys, cache.source_values, ones, segment_ids)
         x = self._after(x, y, self.cross_norm)
         return self._after(x, self.mlp(self._before(x, self.mlp_norm)), self.mlp_norm), cache
 

@@ -23,6 +23,7 @@ class Specials:
     mask: int
     size: int
     counts: np.ndarray | None = None  # [size], 0 for special ids; `sample_alpha` needs it
+    word_starts: np.ndarray | None = None  # bool [size]: entries that begin a word
 
 
 @jax.tree_util.register_dataclass
@@ -47,12 +48,14 @@ def summarise(
     *,
     num_tasks: int,
     z_loss: float = 0.0,
+    added: Float[Array, "b k"] | None = None,
 ) -> LossOutput:
     """Return the loss of weighted predictions with the metrics "loss" and "accuracy".
 
     Both also come by language and by task, as "language/loss" and so on: vectors over the ids of
     the language table and over the batch's task ids. `z_loss` times the squared log normalizer
-    (Chowdhery et al. 2022, section 5) is part of what is differentiated, not of the metrics.
+    (Chowdhery et al. 2022, section 5) is part of what is differentiated, not of the metrics, and so
+    is what is `added` to the loss of each prediction.
     """
     tasks = jnp.broadcast_to(task_ids[:, None], weights.shape)
     metrics = {}
@@ -61,6 +64,8 @@ def summarise(
         metrics[f"language/{name}"] = by_id(values, weights, language_ids, len(LANGUAGES))
         metrics[f"task/{name}"] = by_id(values, weights, tasks, num_tasks)
     differentiated = losses.nll + z_loss * jnp.square(losses.log_normalizer)
+    if added is not None:
+        differentiated += added
     return LossOutput((differentiated * weights).sum(), weights.sum(), metrics)
 
 

@@ -54,10 +54,42 @@ def initial_state(
         return state, f"going on from step {int(state.step)} of {place}"
     state = spec.create(key)
     if config.init_from:
-        place = find_checkpoint(config.init_from, "checkpoint.init_from")
-        model, report = load_parameters(place, state.model, identity)
-        return dataclasses.replace(state, model=model), f"parameters from {place}: {report}"
+        model, report = _initialised(config.init_from, state.model, identity)
+        return dataclasses.replace(state, model=model), report
     return state, "fresh parameters"
+
+
+HALVES = ("encoder", "decoder")
+
+
+def _initialised(init_from: str, model: Any, identity: Identity) -> tuple[Any, str]:
+    """Return a fresh model with the parameters of `checkpoint.init_from`, and what became of them.
+
+    The halves of an encoder-decoder each take theirs from a checkpoint of their own or from the
+    same one: from the half of that name, or from the only model that it holds.
+    """
+    places = init_from.split(",")
+    halves = [half for half in HALVES if hasattr(model, half)]
+    if len(places) > max(1, len(halves)):
+        raise ValueError(
+            f"checkpoint.init_from={init_from!r}: one checkpoint, or with a decoder two, "
+            "ENCODER,DECODER"
+        )
+    if not halves:
+        place = find_checkpoint(init_from, "checkpoint.init_from")
+        model, report = load_parameters(place, model, identity)
+        return model, f"parameters from {place}: {report}"
+    lines, values = [], named_leaves(model)
+    for half, source in zip(halves, places * (len(halves) // len(places)), strict=True):
+        if not source:
+            lines.append(f"{half}: fresh parameters")
+            continue
+        place = find_checkpoint(source, "checkpoint.init_from")
+        renames = ((f"{half}/(.*)", r"\1"),)
+        loaded, report = load_parameters(place, getattr(model, half), identity, renames)
+        values |= {f"{half}/{name}": leaf for name, leaf in named_leaves(loaded).items()}
+        lines.append(f"{half}: parameters from {place}: {report}")
+    return from_pure_dict(model, nest(values)), "; ".join(lines)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -234,7 +234,12 @@ class TrainStep:
             learning_rate=rate,
             grad_norm=grad_norm,
             nonfinite=(~finite).astype(jnp.int32),
-            real_tokens=_total(batch["segment_ids"] != 0 for batch in batches.values()),
+            real_tokens=_total(
+                batch[name] != 0
+                for batch in batches.values()
+                for name in ("segment_ids", "target_segment_ids")
+                if name in batch
+            ),
             predicted_tokens=_total(output.weight for output in outputs.values()),
         )
         return state, metrics
