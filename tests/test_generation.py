@@ -12,6 +12,8 @@ from tests.model_helpers import CLASSIC, EOS, LANGUAGES, MODERN, PAD, VOCAB, ran
 from xlmjax.models.beam import beam_search
 from xlmjax.models.generation import Source, generate
 from xlmjax.models.seq2seq import Text
+from xlmjax.parallel.mesh import MeshConfig, make_mesh
+from xlmjax.parallel.partition import batch_sharding, param_shardings, replicated, use_rules
 
 LENGTH = 12
 RECIPES = {
@@ -219,3 +221,27 @@ def test_beams_wider_than_the_vocabulary_are_refused():
         beam_search(*arguments, **sizes, beams=VOCAB)
     with pytest.raises(ValueError, match="n_best=3 must be from 1 to beams=2"):
         beam_search(*arguments, **sizes, beams=2, n_best=3)
+
+
+@pytest.mark.parametrize("axes", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}], ids=str)
+def test_any_mesh_finds_the_same(axes):
+    model = randomised(dataclasses.replace(RECIPES["classic"], vocab_size=VOCAB + 1))
+    source = jax.tree.map(lambda x: jnp.concatenate([x, x]), sources())
+    languages, limits = targets(8), jnp.full(8, LENGTH, jnp.int32)
+    sizes = dict(max_length=LENGTH, eos=EOS, pad=PAD)
+    mesh = make_mesh(MeshConfig(**{"data": 1} | axes))
+    shardings = param_shardings(model, mesh, "fsdp_tensor")
+    for search in (generate, functools.partial(beam_search, beams=3)):
+        alone = jax.jit(functools.partial(search, **sizes))(model, source, languages, limits)
+
+        def sharded(*arguments, search=search):
+            with use_rules("fsdp_tensor"):
+                return search(*arguments, **sizes)
+
+        with jax.set_mesh(mesh):
+            spread = jax.jit(sharded, out_shardings=replicated(mesh))(
+                jax.device_put(model, shardings),
+                *jax.device_put((source, languages, limits), batch_sharding(mesh)),
+            )
+        np.testing.assert_array_equal(spread.tokens, alone.tokens)
+        np.testing.assert_allclose(spread.scores, alone.scores, rtol=1e-5)
