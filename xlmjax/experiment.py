@@ -12,7 +12,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from xlmjax import languages
+from xlmjax.data.layout import layout_field
 from xlmjax.data.mixture import Group as DataGroup
+from xlmjax.data.mixture import length_of
 from xlmjax.data.vocabulary import Vocabulary
 from xlmjax.evaluation import Context
 from xlmjax.models.config import ModelConfig
@@ -104,11 +106,13 @@ def build_experiment(config: ConfigDict) -> Experiment:
         pad_id=vocabulary.pad,
         num_labels=len(label_names(config)),
     )
-    if model.positions != "rope" and train.length > model.max_positions:
-        raise ValueError(
-            f"train.length={train.length} is longer than model.max_positions="
-            f"{model.max_positions}: raise the latter, or use model.positions='rope'"
-        )
+    lengths = {f"objectives.{name}.length": length_of(config, name) for name in config.objectives}
+    for field, length in {"train.length": train.length, **lengths}.items():
+        if model.positions != "rope" and length > model.max_positions:
+            raise ValueError(
+                f"{field}={length} is longer than model.max_positions={model.max_positions}: raise "
+                "the latter, or use model.positions='rope'"
+            )
     spec = state_spec(
         functools.partial(XLM, model),
         functools.partial(make_optimizer, optimizer),
@@ -139,6 +143,7 @@ def make_groups(experiment: Experiment, data: Sequence[DataGroup]) -> list[Group
         check_rows(
             experiment.mesh, part.rows, f"the rows of {where}", experiment.train.microbatches
         )
+        check_kind(part, fields.name, where)
         labels = fields.labels if fields.name == "classification" else ()
         check_labels(part, labels, where)
         counts = None
@@ -155,6 +160,28 @@ def make_groups(experiment: Experiment, data: Sequence[DataGroup]) -> list[Group
             raise ValueError(f"{where}: {error}") from None
         groups.append(Group(part.name, objective, piecewise(fields.weight, f"{where}.weight")))
     return groups
+
+
+# What objectives read that do not take any row of tokens; as fields of data.layout.
+_READS = {"translation": "translation", "denoising": "text", "back_translation": "text"}
+_TASKS = {"translation": "mt.SRC_TGT", "text": "ae.LANG"}
+
+
+def check_kind(part: DataGroup, objective: str, where: str) -> None:
+    """Raise `ValueError` where an objective is given translations for text, or the reverse."""
+    wanted = _READS.get(objective)
+    for task in part.mixture.tasks:
+        found = layout_field(task.store)
+        if wanted and found != wanted:
+            raise ValueError(
+                f"{where}: objective {objective!r} reads tasks like {_TASKS[wanted]}, but "
+                f"{task.name} holds {found}; name others in {where}.mixture"
+            )
+        if not wanted and found == "translation":
+            raise ValueError(
+                f"{where}: {task.name} holds translations, which objective {objective!r} does not "
+                f"read; name text or pairs (mlm.LANG, tlm.A_B) in {where}.mixture"
+            )
 
 
 def label_names(config: ConfigDict) -> tuple[str, ...]:
@@ -203,7 +230,7 @@ def token_counts(data: DataGroup, vocabulary: Vocabulary) -> np.ndarray:
     """Return how often each token occurs in the stores of a group, int64 [v]; specials 0."""
     counts = np.zeros(vocabulary.size, np.int64)
     for task in data.mixture.tasks:
-        for feature in task.store.manifest.features:
+        for feature in task.store.manifest.sides:
             for shard in task.store.flat(feature):
                 counts += np.bincount(shard, minlength=vocabulary.size)
     counts[list(vocabulary.special_ids)] = 0

@@ -43,6 +43,7 @@ class Feature:
 # The sides of a translation, feature by feature; other rows have the first alone.
 SIDE = (TOKENS, POSITIONS, SEGMENT_IDS, LANGUAGE_IDS)
 TARGET_SIDE = (TARGET_TOKENS, TARGET_POSITIONS, TARGET_SEGMENT_IDS, TARGET_LANGUAGE_IDS)
+SEGMENTS = (SEGMENT_IDS, TARGET_SEGMENT_IDS)  # non-zero where a real token is
 
 # One row of text: monolingual stream, packed sentences, or a packed pair.
 TEXT: tuple[Feature, ...] = (

@@ -38,18 +38,23 @@ class Layout(Protocol):
         """Write rows [n] of epochs [n] into the per-token arrays [n, length] of `batch`."""
 
 
-def make_layout(kind: str, store: TokenStore, length: int, delimiters: Delimiters) -> Layout:
-    """Return the layout `kind` of a store in rows of `length` tokens."""
-    field = layout_field(store)
-    if kind == "stream" and field == "text":
+def make_layout(
+    kind: str, store: TokenStore, length: int, delimiters: Delimiters, field: str = ""
+) -> Layout:
+    """Return the layout `kind` of a store in rows of `length` tokens.
+
+    Raises `ValueError` naming `field`, where the config asks for it, if the store has no such.
+    """
+    holds = layout_field(store)
+    if kind == "stream" and holds == "text":
         return StreamLayout(store, length, delimiters)
     if kind not in ("pack", "pad"):
         raise ValueError(
-            f"data.layout.{field}={kind!r} is not a layout of this kind of store; known: "
-            "stream (text only), pack, pad"
+            f"{field or f'data.layout.{holds}'}={kind!r} is no layout of {store.manifest.task} "
+            f"({holds}); known: {'stream, ' if holds == 'text' else ''}pack, pad"
         )
     segments = {"labelled": LabelledLayout, "translation": TranslationLayout}
-    return segments.get(field, PackLayout)(store, length, delimiters, alone=kind == "pad")
+    return segments.get(holds, PackLayout)(store, length, delimiters, alone=kind == "pad")
 
 
 def layout_field(store: TokenStore) -> str:
@@ -323,9 +328,7 @@ class TranslationLayout(_Segments):
         for side, names in enumerate((features.SIDE, features.TARGET_SIDE)):
             order = np.full((len(chosen.items), 1), side)
             arrays = (batch[name] for name in names)
-            self._place(
-                self._parts(chosen, order), dict(zip(features.SIDE, arrays, strict=True))
-            )
+            self._place(self._parts(chosen, order), dict(zip(features.SIDE, arrays, strict=True)))
 
 
 def _ranges(counts: np.ndarray) -> np.ndarray:
