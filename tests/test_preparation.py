@@ -191,14 +191,14 @@ def test_a_task_outside_our_fast_path_gives_the_same_store(run, tmp_path, monkey
     class Other:
         """Nothing is an instance of this."""
 
-    real = shards.token_batches
+    real = shards.example_batches
 
     def slow(*args):
         with monkeypatch.context() as patch:
             patch.setattr(sources, "CorpusSource", Other)
             yield from real(*args)
 
-    monkeypatch.setattr(shards, "token_batches", slow)
+    monkeypatch.setattr(shards, "example_batches", slow)
     run(max_words=9, max_tokens=14)
     for name in fast:
         assert read(tmp_path, name) == fast[name]
