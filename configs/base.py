@@ -15,15 +15,17 @@ def get_config(arg: str = "") -> ConfigDict:
     # Where text comes from: FORMAT:PATTERN. Formats: `text` one example a line; `aligned` two files
     # line by line; `tsv` two columns; `keyed` KEY<tab>text in two files, joined on KEY; `demo` the
     # built-in generator. Patterns hold {lang} (text, aligned, keyed) or {a} and {b} (tsv; both
-    # orders are looked for) and may be globs; .gz is read as such.
+    # orders are looked for) and may be globs; .gz is read as such. {lang=en} in a pattern of text
+    # is "en" and keeps the pattern to that language. [START:STOP] behind a pattern of one file
+    # (text, aligned, tsv) takes some of its lines, as Python slices do: "text:x.{lang=en}[:14500]".
     data.train = ConfigDict({"text": ("demo:",), "parallel": ("demo:",), "xnli": ()})
     data.validation = ConfigDict({"text": ("demo:",), "parallel": ("demo:",), "xnli": ()})
     # `xnli`: "tsv:PATTERN" with {lang}; a premise, a hypothesis and a label a line. Without any,
     # the tasks xnli.LANG come from TFDS.
-    data.test = ConfigDict({"xnli": ()})
+    data.test = ConfigDict({"text": (), "parallel": (), "xnli": ()})  # for evaluators only
     data.modules = ()  # Python modules that register further seqio tasks, imported by `prepare`
-    # What to train on: seqio mixture or task names; "mlm" and "tlm" stand for `mlm.LANG` of every
-    # language and `tlm.A_B` of every pair above.
+    # What to train on: seqio mixture or task names; "mlm", "clm" and "ae" stand for `mlm.LANG`, ...
+    # of every language, "tlm" for `tlm.A_B` and "mt" for `mt.A_B` and `mt.B_A` of every pair above.
     data.mixture = ("mlm",)
     data.stores = "runs/stores"  # where prepared token stores live
     data.auto_prepare = True  # `train` prepares missing stores in a child process
@@ -33,8 +35,10 @@ def get_config(arg: str = "") -> ConfigDict:
     data.strip_accents = False  # removes combining marks (Unicode Mn) after NFD
     data.max_words = 0  # lines of more white-space words are dropped and counted; 0 keeps all
     data.max_tokens = 0  # examples of more tokens are dropped and counted; 0 keeps all
-    # stream | pack for text, pack for pairs, pack | pad (an example a row) for labelled examples
-    data.layout = ConfigDict({"text": "stream", "pair": "pack", "labelled": "pack"})
+    # stream (text only) | pack (several examples a row) | pad (one a row), see docs/sampling.md
+    data.layout = ConfigDict(
+        {"text": "stream", "pair": "pack", "labelled": "pack", "translation": "pack"}
+    )
     # Mixing: alpha | temperature | unimax | explicit, see docs/sampling.md.
     data.mixing = ConfigDict()
     data.mixing.kind = "alpha"
@@ -167,6 +171,8 @@ def objective(name: str, **fields) -> ConfigDict:
     # masked_lm | causal_lm | classification | translation | denoising | back_translation
     group.name = name
     group.mixture = ()  # as data.mixture; empty means data.mixture
+    group.layout = ""  # stream | pack | pad of all its tasks; empty: as data.layout says
+    group.length = 0  # tokens a row; 0: train.length
     group.share = 1.0  # of train.rows
     group.weight = ((0, 1.0),)  # schedule ((step, value), ...): piecewise linear
     group.rate = ((0, 0.15),)  # schedule of the share of tokens that are targets

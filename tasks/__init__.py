@@ -1,15 +1,16 @@
 """Seqio tasks and mixtures: `xlmjax.tasks.register(config)` enters all of them.
 
-- from the text that config.data names: `mlm.LANG`, `clm.LANG`, `tlm.A_B`, and the mixtures of each,
-  `mlm`, `clm`, `tlm`;
+- from the text that config.data names: `mlm.LANG`, `clm.LANG`, `ae.LANG`, `tlm.A_B`, `mt.SRC_TGT`
+  in both directions, and the mixtures of each, `mlm`, `clm`, `ae`, `tlm`, `mt`;
 - labelled examples that config.data names: `xnli.LANG` and the mixture of them all, `xnli`;
-- built-in text: `demo.mlm.LANG`, `demo.clm.LANG`, `demo.tlm.A_B`, `demo.xnli.LANG`;
-- from TFDS: `wiki40b.mlm.LANG`, `wmt19.tlm.A_B`, `opus.SUBSET.tlm.A_B`, `multi_nli.en`, and
-  `xnli.LANG` where the config names no files for it.
+- built-in text: `demo.mlm.LANG`, `demo.clm.LANG`, `demo.ae.LANG`, `demo.tlm.A_B`,
+  `demo.mt.SRC_TGT`, `demo.xnli.LANG`;
+- from TFDS: `wiki40b.mlm.LANG`, `wmt19.tlm.A_B`, `wmt19.mt.SRC_TGT`, `opus.SUBSET.tlm.A_B`,
+  `multi_nli.en`, and `xnli.LANG` where the config names no files for it.
 
 Nothing is read or downloaded before a dataset is asked for. A module named in `data.modules` adds
 its own tasks when it is imported, or in its `register(config)` if it has one; `add_text`,
-`add_pair` and `add_classification` help to write it.
+`add_pair`, `add_translation` and `add_classification` help to write it.
 """
 
 if __name__ != "xlmjax.tasks":
@@ -22,9 +23,22 @@ import sys
 from ml_collections import ConfigDict
 
 from xlmjax.tasks import demo, monolingual, parallel, registration, xnli
-from xlmjax.tasks.registration import add_classification, add_mixture, add_pair, add_text
+from xlmjax.tasks.registration import (
+    add_classification,
+    add_mixture,
+    add_pair,
+    add_text,
+    add_translation,
+)
 
-__all__ = ["add_classification", "add_mixture", "add_pair", "add_text", "register"]
+__all__ = [
+    "add_classification",
+    "add_mixture",
+    "add_pair",
+    "add_text",
+    "add_translation",
+    "register",
+]
 
 
 def register(config: ConfigDict) -> None:

@@ -1,4 +1,4 @@
-"""The built-in text as tasks, whatever the config names: `demo.mlm.LANG`, `demo.tlm.A_B`, ..."""
+"""The built-in text as tasks, whatever the config names: `demo.mlm.LANG`, `demo.mt.A_B`, ..."""
 
 import functools
 import itertools
@@ -7,14 +7,15 @@ from ml_collections import ConfigDict
 
 from xlmjax.preparation import corpora, demo_text
 from xlmjax.preparation.sources import CorpusSource
-from xlmjax.tasks.registration import add_classification, add_pair, add_text
+from xlmjax.tasks import monolingual
+from xlmjax.tasks.registration import add_classification, add_pair, add_text, add_translation
 
 
 def register(data: ConfigDict) -> None:
     """Register every language and pair of the generator."""
     codes = sorted(demo_text.LANGUAGES)
     for code in codes:
-        for objective in ("mlm", "clm"):
+        for objective in monolingual.OBJECTIVES:
             add_text(f"demo.{objective}.{code}", _source(code), code, data)
         inference = CorpusSource(
             {
@@ -26,6 +27,8 @@ def register(data: ConfigDict) -> None:
         add_classification(f"demo.xnli.{code}", inference, (code, code), labels, data)
     for pair in itertools.combinations(codes, 2):
         add_pair(f"demo.tlm.{'_'.join(pair)}", _source(*pair), pair, data)
+        for way in (pair, pair[::-1]):
+            add_translation(f"demo.mt.{'_'.join(way)}", _source(*way), way, data)
 
 
 def _source(*codes: str) -> CorpusSource:

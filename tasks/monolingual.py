@@ -1,4 +1,4 @@
-"""Text of one language: `mlm.LANG`, `clm.LANG` from local files, `wiki40b.mlm.LANG` from TFDS."""
+"""Text of one language: `mlm.LANG`, `clm.LANG`, `ae.LANG`, and `wiki40b.mlm.LANG` from TFDS."""
 
 import dataclasses
 import functools
@@ -13,26 +13,28 @@ from xlmjax.preparation import corpora
 from xlmjax.preparation.sources import CorpusSource
 from xlmjax.tasks.registration import add_mixture, add_text
 
+OBJECTIVES = ("mlm", "clm", "ae")  # masked and causal modelling, auto-encoding
+
 
 def register(data: ConfigDict) -> None:
     """Register the languages of a config, and those of Wiki-40B."""
     codes = corpora.languages_of(data)
-    splits = [split for split in corpora.SPLITS if data[split].text]
+    splits = [split for split in corpora.SPLITS if corpora.specs(data, split, "text")]
     for code in codes if splits else ():
         source = CorpusSource(
             {split: functools.partial(corpora.text_corpus, data, split, code) for split in splits}
         )
-        # One source: what differs between masked and causal modelling is made on the device.
-        add_text(f"mlm.{code}", source, code, data)
-        add_text(f"clm.{code}", source, code, data)
-    for objective in ("mlm", "clm") if splits else ():
+        # One source: what differs between the objectives is made on the device.
+        for objective in OBJECTIVES:
+            add_text(f"{objective}.{code}", source, code, data)
+    for objective in OBJECTIVES if splits else ():
         add_mixture(objective, [f"{objective}.{code}" for code in codes], data)
     for name in tfds.text.wiki40b.WIKIPEDIA_LANGUAGES:
         if name == "zh-tw":
             continue  # our `zh` is written in simplified characters
         code = languages.get(name.partition("-")[0]).code
         source = seqio.TfdsDataSource(
-            f"wiki40b/{name}:1.3.0", splits={split: split for split in corpora.SPLITS}
+            f"wiki40b/{name}:1.3.0", splits={split: split for split in ("train", "validation")}
         )
         add_text(f"wiki40b.mlm.{code}", source, code, data, before=[ParagraphsOfWiki40B()])
 

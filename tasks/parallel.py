@@ -1,4 +1,7 @@
-"""Pairs of translations: `tlm.A_B` from local files, `wmt*` and `opus` ones from TFDS."""
+"""Pairs of translations from local files, `wmt*` and `opus` ones from TFDS.
+
+`tlm.A_B` has A before B in the alphabet, `mt.SRC_TGT` translates from the first to the second.
+"""
 
 import functools
 
@@ -11,9 +14,10 @@ from xlmjax import languages
 from xlmjax.preparation import corpora
 from xlmjax.preparation.preprocessors import TARGET_TEXT, TEXT, Rename
 from xlmjax.preparation.sources import CorpusSource
-from xlmjax.tasks.registration import add_mixture, add_pair
+from xlmjax.tasks.registration import add_mixture, add_pair, add_translation
 
 _WMT = ("14", "15", "16", "17", "18", "19")
+_WITHOUT_TEST = ("19",)
 _OPUS = ("OpenSubtitles", "Tanzil")  # what XLM-15 takes from OPUS, as far as TFDS has it
 _OPUS_VALIDATION = 2_000  # first pairs; OPUS has no splits of its own
 
@@ -21,27 +25,39 @@ _OPUS_VALIDATION = 2_000  # first pairs; OPUS has no splits of its own
 def register(data: ConfigDict) -> None:
     """Register the pairs of a config, and those of TFDS whose languages we know."""
     pairs = corpora.pairs_of(data)
-    splits = [split for split in corpora.SPLITS if data[split].parallel]
-    for pair in pairs if splits else ():
-        source = CorpusSource(
-            {split: functools.partial(corpora.pair_corpus, data, split, pair) for split in splits}
-        )
-        add_pair(f"tlm.{'_'.join(pair)}", source, pair, data)
+    splits = [split for split in corpora.SPLITS if corpora.specs(data, split, "parallel")]
     if pairs and splits:
+        for pair in pairs:
+            add_pair(f"tlm.{'_'.join(pair)}", _source(data, splits, pair), pair, data)
         add_mixture("tlm", [f"tlm.{'_'.join(pair)}" for pair in pairs], data)
+        ways = [way for pair in pairs for way in (pair, pair[::-1])]
+        for way in ways:
+            add_translation(f"mt.{'_'.join(way)}", _source(data, splits, way), way, data)
+        add_mixture("mt", [f"mt.{'_'.join(way)}" for way in ways], data)
     _register_wmt(data)
     _register_opus(data)
+
+
+def _source(data: ConfigDict, splits: list[str], way: tuple[str, str]) -> CorpusSource:
+    make = functools.partial(corpora.translation_corpus, data, way=way)
+    return CorpusSource({split: functools.partial(make, split) for split in splits})
 
 
 def _register_wmt(data: ConfigDict) -> None:
     for year in _WMT:
         builder = getattr(tfds.translate, f"Wmt{year}Translate")
         for config in builder.BUILDER_CONFIGS:
-            source = seqio.TfdsDataSource(
-                f"wmt{year}_translate/{config.name}:{config.version}",
-                splits={split: split for split in corpora.SPLITS},
-            )
-            _add_translation(f"wmt{year}", source, config.language_pair, data)
+            name = f"wmt{year}_translate/{config.name}:{config.version}"
+            splits = {split: split for split in ("train", "validation")}
+            source = seqio.TfdsDataSource(name, splits=splits)
+            _add_pair(f"wmt{year}", source, config.language_pair, data)
+            if year not in _WITHOUT_TEST:
+                source = seqio.TfdsDataSource(name, splits={**splits, "test": "test"})
+            for way in (config.language_pair, config.language_pair[::-1]):
+                codes = (_code(way[0]), _code(way[1]))
+                rename = Rename(((TEXT, way[0]), (TARGET_TEXT, way[1])))
+                task = f"wmt{year}.mt.{'_'.join(codes)}"
+                add_translation(task, source, codes, data, before=[rename])
 
 
 def _register_opus(data: ConfigDict) -> None:
@@ -57,7 +73,7 @@ def _register_opus(data: ConfigDict) -> None:
                     "validation": f"train[:{_OPUS_VALIDATION}]",
                 },
             )
-            _add_translation(f"opus.{subset.lower()}", source, pair, data)
+            _add_pair(f"opus.{subset.lower()}", source, pair, data)
 
 
 def _opus_config(subset: str, pair: tuple[str, str]) -> str:
@@ -71,7 +87,7 @@ def _opus_config(subset: str, pair: tuple[str, str]) -> str:
     return name
 
 
-def _add_translation(
+def _add_pair(
     prefix: str, source: seqio.DataSource, names: tuple[str, str], data: ConfigDict
 ) -> None:
     first, second = sorted(names, key=_code)

@@ -10,7 +10,13 @@ from ml_collections import ConfigDict
 from xlmjax.data import features
 from xlmjax.preparation import preprocessors
 from xlmjax.preparation.cleaning import Cleaning
-from xlmjax.preparation.vocabulary import LabelFeature, SeqioVocabulary, TextFeature
+from xlmjax.preparation.sources import CorpusSource, MarkedSource
+from xlmjax.preparation.vocabulary import (
+    LabelFeature,
+    RawFeature,
+    SeqioVocabulary,
+    TextFeature,
+)
 
 _names: set[str] = set()
 
@@ -23,9 +29,7 @@ def add_text(
     before: Sequence[Callable] = (),
 ) -> None:
     """Register a task of one language; `before` turns what the source gives into `text`."""
-    vocabulary = SeqioVocabulary(data.vocabulary)
-    outputs = {features.TOKENS: TextFeature(vocabulary, language=language)}
-    _add(name, source, outputs, data, before)
+    _add(name, source, _sides((language,), data), data, before)
 
 
 def add_pair(
@@ -36,14 +40,29 @@ def add_pair(
     before: Sequence[Callable] = (),
 ) -> None:
     """Register a task of two texts; `before` makes `text` and `target_text`."""
-    vocabulary = SeqioVocabulary(data.vocabulary)
-    outputs = {
-        feature: TextFeature(vocabulary, language=language)
-        for feature, language in zip(
-            (features.TOKENS, features.TARGET_TOKENS), languages, strict=True
-        )
+    _add(name, source, _sides(languages, data), data, before)
+
+
+def add_translation(
+    name: str,
+    source: seqio.DataSource,
+    languages: tuple[str, str],
+    data: ConfigDict,
+    before: Sequence[Callable] = (),
+) -> None:
+    """Register a task of translations from a source to a target language.
+
+    `before`, steps from dataset to dataset, makes `text` in the source and `target_text` in the
+    target language. Examples of every split but "train" are kept whatever their length, and have
+    both texts as they were given besides, in `source_text` and `reference`.
+    """
+    if before or not isinstance(source, CorpusSource):
+        source = MarkedSource(source, before)
+    outputs: dict[str, seqio.Feature] = {
+        **_sides(languages, data),
+        **{name: RawFeature() for name in features.RAW_OF},
     }
-    _add(name, source, outputs, data, before)
+    _add(name, source, outputs, data, (), first=(preprocessors.KeepRaw(),))
 
 
 def add_classification(
@@ -59,15 +78,19 @@ def add_classification(
     `before` makes `text`, for pairs `target_text`, and `label`: the name of a label, or its index
     in `labels`.
     """
-    vocabulary = SeqioVocabulary(data.vocabulary)
-    outputs: dict[str, seqio.Feature] = {
-        feature: TextFeature(vocabulary, language=language)
-        for feature, language in zip(
-            (features.TOKENS, features.TARGET_TOKENS), languages, strict=False
-        )
-    }
+    outputs: dict[str, seqio.Feature] = dict(_sides(languages, data))
     outputs[features.LABEL] = LabelFeature(names=tuple(labels))
     _add(name, source, outputs, data, before, (preprocessors.Label(tuple(labels)),))
+
+
+def _sides(languages: Sequence[str], data: ConfigDict) -> dict[str, TextFeature]:
+    """Return the features of tokens of examples in one language or two."""
+    vocabulary = SeqioVocabulary(data.vocabulary)
+    names = (features.TOKENS, features.TARGET_TOKENS)
+    return {
+        name: TextFeature(vocabulary, language=language)
+        for name, language in zip(names, languages, strict=False)
+    }
 
 
 def add_mixture(name: str, tasks: Sequence[str], data: ConfigDict) -> None:
@@ -92,8 +115,10 @@ def _add(
     data: ConfigDict,
     before: Sequence[Callable],
     more: tuple[preprocessors.Step, ...] = (),
+    first: tuple[preprocessors.Step, ...] = (),
 ) -> None:
     steps = (
+        *first,
         preprocessors.Clean(Cleaning.from_config(data)),
         *more,
         preprocessors.Tokenise(data.max_tokens),

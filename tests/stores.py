@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from xlmjax.data.features import RAW_OF
 from xlmjax.data.store import FeatureSpec, TokenStore
 from xlmjax.data.store_writer import StoreWriter
 
@@ -20,10 +21,16 @@ def write_store(
     split: str = "train",
     vocabulary: str = "0123456789abcdef",
     labels: tuple[Sequence[str], Sequence[int]] = ((), ()),
+    kind: str = "",
 ) -> TokenStore:
-    """Write lists of token ids for every feature and open the result; `labels` are names, ids."""
-    features = {name: FeatureSpec("uint16", languages[name]) for name in examples}
-    kind = "pair" if len(features) == 2 else "text"
+    """Write lists of token ids for every feature and open the result; `labels` are names, ids.
+
+    Raw text (`source_text`, `reference`) is UTF-8 bytes. `kind` follows from the features, but for
+    "translation".
+    """
+    dtypes = {name: "uint8" if name in RAW_OF else "uint16" for name in examples}
+    features = {name: FeatureSpec(dtypes[name], languages[name]) for name in examples}
+    kind = kind or ("pair" if len(features) == 2 else "text")
     names, ids = tuple(labels[0]), np.array(labels[1], np.int32)
     writer = StoreWriter(
         directory, task, split, kind, features, vocabulary, "made up", num_shards, names
@@ -40,7 +47,7 @@ def write_store(
                     for name, part in parts.items()
                 },
                 tokens={
-                    name: np.array([token for text in part for token in text], np.uint16)
+                    name: np.array([token for text in part for token in text], dtypes[name])
                     for name, part in parts.items()
                 },
                 characters={name: 5 * len(part) for name, part in parts.items()},

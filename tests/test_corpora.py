@@ -283,6 +283,106 @@ def test_specs_are_checked(data, field, spec, message):
         text_of(data, "en") if field == "text" else pairs_of(data)
 
 
+def test_a_pattern_can_be_of_one_language_only(data):
+    write("a.en", "all en")
+    write("a.fr", "all fr")
+    write("b.en", "only en")
+    write("b.fr", "never")
+    data.train.text = ("text:a.{lang}", "text:b.{lang=en}")
+    assert text_of(data, "en") == ["all en", "only en"]
+    assert text_of(data, "fr") == ["all fr"]
+    data.train.text = ("text:b.{lang=en}",)
+    with pytest.raises(ValueError, match=r"no file for language 'fr'; looked for text:b.\{lang=en"):
+        text_of(data, "fr")
+    data.train.text = ("text:a.{lang}", "text:b.{lang=de}")
+    with pytest.raises(
+        ValueError, match=r"'text:b.\{lang=de\}' is for 'de', which data.languages="
+    ):
+        text_of(data, "en")
+    data.train.parallel = ("aligned:a.{lang=en}",)
+    with pytest.raises(ValueError, match="keeps itself to one language"):
+        pairs_of(data)
+
+
+@pytest.mark.parametrize("name", ["x.en", "x.en.gz"])
+@pytest.mark.parametrize("lines", ["[:4]", "[4:]", "[2:9]", "[-3:]", "[:-3]", "[-5:-1]", "[0:10]"])
+def test_a_range_of_lines_is_a_python_slice(data, monkeypatch, name, lines):
+    monkeypatch.setattr(text_files, "_STRIDE", 3)
+    text = [f"line {i}" for i in range(10)]
+    write(name, *text)
+    data.train.text = (f"text:{name.replace('en', '{lang=en}')}{lines}",)
+    expected = eval(f"text{lines}")
+    corpus = corpora.text_corpus(data, "train", "en")
+    assert [line.decode() for (line,) in corpus.examples(0, len(corpus))] == expected
+    for start in range(len(expected)):
+        some = [line.decode() for (line,) in corpus.examples(start, start + 2)]
+        assert some == expected[start : start + 2]
+
+
+def test_ranges_of_files_of_pairs(data):
+    for code in ("en", "fr"):
+        write(f"x.{code}", *(f"{code} {i}" for i in range(5)))
+    write("fr-en.tsv", *(f"fr {i}\ten {i}" for i in range(5)))
+    data.train.parallel = ("aligned:x.{lang}[1:3]", "tsv:{a}-{b}.tsv[-1:]")
+    assert pairs_of(data) == [(f"en {i}", f"fr {i}") for i in (1, 2, 4)]
+
+
+def test_the_fingerprint_tells_ranges_apart(data):
+    write("x.en", *map(str, range(10)))
+
+    def fingerprint(lines):
+        data.train.text = (f"text:x.{{lang}}{lines}",)
+        return corpora.text_corpus(data, "train", "en").fingerprint()
+
+    whole, first, second = fingerprint(""), fingerprint("[:5]"), fingerprint("[5:]")
+    assert len({whole, first, second}) == 3
+    assert whole == fingerprint("[0:]")  # the same text, so nothing is made again
+    assert first == fingerprint("[0:-5]")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("text:x.{lang}[:11]", r"'text:x.{lang}\[:11\]' takes lines \[:11\] of x.en, which has 10"),
+        ("text:x.{lang}[-11:]", "which has 10"),
+        ("text:x.{lang}[5:5]", "which has 10"),
+        ("text:x.{lang}[10:]", "which has 10"),
+        ("text:x.{lang}[a:5]", r"ends in \[a:5\], which is not \[START:STOP\] with whole numbers"),
+        ("text:x.{lang}[::2]", r"ends in \[::2\], which is not"),
+        ("text:*.{lang}[:3]", "lines of one file, but matches x.en, y.en: give each an entry"),
+        ("keyed:x.{lang}[:3]", "takes a range of lines, which keyed does not have"),
+        ("demo:[:3]", "takes a range of lines, which demo does not have"),
+    ],
+)
+def test_wrong_ranges_name_the_pattern(data, spec, message):
+    write("x.en", *map(str, range(10)))
+    write("y.en", "y")
+    data.train.text = (spec,)
+    with pytest.raises(ValueError, match=message.replace("{", r"\{")):
+        text_of(data, "en")
+
+
+def test_a_glob_may_still_end_in_a_class_of_characters(data):
+    write("en.1", "one")
+    write("en.2", "two")
+    data.train.text = ("text:{lang}.[12]",)
+    assert text_of(data, "en") == ["one", "two"]
+
+
+def test_translations_go_both_ways(data):
+    write("x.en", "the", "an")
+    write("x.fr", "le", "un")
+    data.test.parallel = ("aligned:x.{lang}",)
+    ways = [("en", "fr"), ("fr", "en")]
+    there, back = (corpora.translation_corpus(data, "test", way) for way in ways)
+    assert list(there.examples(0, 2)) == [(b"the", b"le"), (b"an", b"un")]
+    assert list(back.examples(1, 2)) == [(b"un", b"an")]
+    assert back.name == "fr-en"
+    assert there.fingerprint() != back.fingerprint()
+    assert there.fingerprint() == corpora.pair_corpus(data, "test", ("en", "fr")).fingerprint()
+    assert list(back.turn().examples(0, 2)) == list(there.examples(0, 2))
+
+
 def test_demo_text_is_the_same_in_every_range():
     corpus = corpora.demo_corpus(("en", "sw"), "validation")
     whole = list(corpus.examples(0, 50))

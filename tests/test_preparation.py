@@ -1,9 +1,11 @@
 """From text to stores through seqio: the only test module that imports TensorFlow."""
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +20,7 @@ from ml_collections import ConfigDict
 from xlmjax import languages
 from xlmjax.commands import prepare as prepare_command
 from xlmjax.configs import base
-from xlmjax.data.store import TokenStore
+from xlmjax.data.store import FeatureSpec, TokenStore
 from xlmjax.data.vocabulary import Vocabulary
 from xlmjax.preparation import corpora, prepare, runners, shards, train_vocabulary
 
@@ -191,14 +193,14 @@ def test_a_task_outside_our_fast_path_gives_the_same_store(run, tmp_path, monkey
     class Other:
         """Nothing is an instance of this."""
 
-    real = shards.token_batches
+    real = shards.example_batches
 
     def slow(*args):
         with monkeypatch.context() as patch:
             patch.setattr(sources, "CorpusSource", Other)
             yield from real(*args)
 
-    monkeypatch.setattr(shards, "token_batches", slow)
+    monkeypatch.setattr(shards, "example_batches", slow)
     run(max_words=9, max_tokens=14)
     for name in fast:
         assert read(tmp_path, name) == fast[name]
@@ -408,6 +410,8 @@ def test_a_split_that_does_not_exist_is_an_error(corpus, tmp_path):
     [
         ({"mixture": ("mlm.xx",)}, r"unknown task or mixture 'mlm.xx'; known: .*mlm.en.*wiki40b"),
         ({"mixture": ("tlm",), "pairs": ()}, "'tlm' stands for nothing: data.pairs"),
+        ({"mixture": ("mt",), "pairs": ()}, "'mt' stands for nothing: data.pairs"),
+        ({"mixture": ("mt.en_xx",)}, r"unknown task or mixture 'mt.en_xx'; known: .*mt.en_fr"),
         ({"languages": ("en", "xx")}, "data.languages: unknown language 'xx'"),
         ({"languages": ("en", "fr", "sw", "zh")}, "no file for language 'zh'"),
         ({"modules": ("no_such_module",)}, "data.modules: cannot import 'no_such_module'"),
@@ -436,16 +440,19 @@ def test_every_name_with_data_yields_examples(corpus, tmp_path, monkeypatch):
     ours = [
         name
         for name in (*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names())
-        if name.split(".")[0] in ("mlm", "clm", "tlm", "demo")
+        if name.split(".")[0] in ("mlm", "clm", "ae", "tlm", "mt", "demo")
     ]
-    assert len(ours) == 3 + 3 + 2 + 3 + 5 + 5 + 5 + 10
+    texts, pairs, mixtures = 3 * 3, 2 + 4, 5
+    assert len(ours) == texts + pairs + mixtures + 3 * 5 + 5 + 10 + 20
     for name in ours:
         dataset = seqio.get_mixture_or_task(name).get_dataset(
             sequence_length={"tokens": 6, "target_tokens": 6}, split="train", shuffle=True, seed=3
         )
         for example in dataset.take(3).as_numpy_iterator():
             assert 0 < len(example["tokens"]) <= 6
-            assert ("target_tokens" in example) == ("tlm" in name or "xnli" in name)
+            two = re.search(r"\b(tlm|mt|xnli)\b", name)
+            assert ("target_tokens" in example) == bool(two)
+            assert ("reference" in example) == bool(re.search(r"\bmt\b", name))
 
 
 def test_clm_is_another_name_for_the_same_text(corpus):
@@ -643,6 +650,119 @@ def test_the_demo_has_labelled_pairs_in_every_language(run, tmp_path):
     assert counts.min() > 0.3 * counts.sum()
 
 
+# Translations.
+
+
+LINES = {
+    "en": ["The  an", "er", "", "the " * 9, "Er the\u2028the", "the er "],
+    "fr": ["LE \tou", "ai", "ou", "le", "É ou", " e\u0301 ai le"],
+}
+
+
+@pytest.fixture
+def translated(corpus):
+    """Parallel text with odd white space, capitals and an empty line, in every split."""
+    for code, lines in LINES.items():
+        (corpus / f"odd.{code}").write_text("\r\n".join(lines) + "\r\n", newline="")
+    part = {"text": (), "parallel": (f"aligned:{corpus}/odd.{{lang}}",)}
+    return {
+        "languages": ("en", "fr"),
+        "pairs": ("en-fr",),
+        "lowercase": True,
+        "strip_accents": True,
+        **{split: ConfigDict(part) for split in ("train", "validation", "test")},
+    }
+
+
+def prepare_test_too(corpus, stores, **data):
+    config = make_config(corpus, stores, **data)
+    config.evals.bleu = base.perplexity(data["mixture"], split="test")
+    shards._registered.clear()
+    prepare.prepare(config, SameProcess(), SameProcess(), lambda _: None)
+
+
+def test_held_out_translations_keep_their_text_and_their_length(corpus, tmp_path, translated):
+    prepare_test_too(corpus, tmp_path, mixture=("mt",), max_words=4, max_tokens=30, **translated)
+    vocabulary = Vocabulary.load(corpus / "vocabulary.model")
+    kept = [0, 1, 3, 4, 5]
+    for way, split in itertools.product((("en", "fr"), ("fr", "en")), ("validation", "test")):
+        store = TokenStore.open(tmp_path / f"mt.{'_'.join(way)}" / split)
+        assert store.manifest.kind == "translation"
+        assert store.manifest.dropped == {"empty": 1}
+        for raw, code in zip(("source_text", "reference"), way, strict=True):
+            texts = [store.text(raw, index) for index in range(len(store))]
+            assert texts == [LINES[code][index] for index in kept]
+            assert store.manifest.features[raw] == FeatureSpec("uint8", code)
+            assert store.manifest.bytes[raw] == sum(len(text.encode()) for text in texts)
+            assert store.manifest.characters[raw] == sum(map(len, texts))
+        assert store.manifest.features["tokens"].language == way[0]
+        first = {"en": "the an", "fr": "le ou"}
+        assert store.read("tokens", 0).tolist() == vocabulary.encode(first[way[0]])
+        assert store.read("target_tokens", 0).tolist() == vocabulary.encode(first[way[1]])
+    train = TokenStore.open(tmp_path / "mt.en_fr" / "train")
+    assert list(train.manifest.features) == ["tokens", "target_tokens"]
+    assert train.manifest.kind == "translation"
+    assert train.manifest.dropped == {"empty": 1, "max_words": 1}
+    mixtures = json.loads((tmp_path / "mixture.json").read_text())
+    assert mixtures["mt"] == {"tasks": ["mt.en_fr", "mt.fr_en"], "rates": None}
+
+
+def test_the_store_of_translations_is_what_seqio_yields(run, corpus, tmp_path, translated):
+    run(mixture=("mt.fr_en",), max_words=4, **translated)
+    register(make_config(corpus, tmp_path, max_words=4, **translated))
+    for split in ("train", "validation"):
+        store = TokenStore.open(tmp_path / "mt.fr_en" / split)
+        examples = get_dataset("mt.fr_en", split)
+        assert len(examples) == len(store)
+        for index, example in enumerate(examples):
+            for side in ("tokens", "target_tokens"):
+                assert store.read(side, index).tolist() == example[side].tolist()
+            if split != "train":
+                assert store.text("reference", index).encode() == example["reference"]
+                assert store.text("source_text", index).encode() == example["source_text"]
+
+
+def test_ae_is_another_name_for_the_same_text(run, tmp_path):
+    run(mixture=("ae", "mlm"))
+    for code in ("en", "fr", "sw"):
+        assert read(tmp_path, f"ae.{code}") == read(tmp_path, f"mlm.{code}")
+
+
+def test_text_and_pairs_of_a_config_from_before_there_was_a_test_split(run, tmp_path):
+    run(mixture=("mlm.en",), test=ConfigDict({"xnli": ()}))
+    assert TokenStore.is_finished(tmp_path / "mlm.en" / "train")
+
+
+def test_translations_of_any_source(corpus, tmp_path, translated):
+    """A source that is not ours, whose examples do not say that they are held out."""
+    import seqio
+    import tensorflow as tf
+
+    from xlmjax.preparation.preprocessors import Rename
+    from xlmjax.tasks import add_translation
+
+    rows = {"en": ["The an", "er " * 9, ""], "fr": ["Le  ou", "ai", "le"]}
+    source = seqio.FunctionDataSource(
+        lambda split, shuffle_files, seed=None: tf.data.Dataset.from_tensor_slices(rows),
+        splits=("train", "validation", "test"),
+    )
+    before = [Rename((("text", "fr"), ("target_text", "en")))]
+    seqio.TaskRegistry.remove("mine.fr_en")
+    data = make_config(corpus, lowercase=True, max_words=5).data
+    add_translation("mine.fr_en", source, ("fr", "en"), data, before)
+    examples = get_dataset("mine.fr_en", "test")
+    assert [example["reference"].decode() for example in examples] == rows["en"][:2]
+    prepare_test_too(corpus, tmp_path, mixture=("mine.fr_en",), **translated)
+    store = TokenStore.open(tmp_path / "mine.fr_en" / "test")
+    assert [store.text("reference", i) for i in range(2)] == rows["en"][:2]
+    assert [store.text("source_text", i) for i in range(2)] == rows["fr"][:2]
+    vocabulary = Vocabulary.load(corpus / "vocabulary.model")
+    assert store.read("tokens", 0).tolist() == vocabulary.encode("le ou")
+    assert store.manifest.dropped == {"empty": 1}
+    train = TokenStore.open(tmp_path / "mine.fr_en" / "train").manifest
+    assert train.dropped == {"empty": 1, "max_words": 1}
+
+
 # TensorFlow Datasets: registered, and wired to the right features; nothing is downloaded.
 
 
@@ -654,12 +774,19 @@ def test_tfds_tasks_are_registered(corpus):
     for code in languages.XNLI:
         assert f"xnli.{code}" in names
         assert (f"wiki40b.mlm.{code}" in names) == (code not in ("sw", "ur"))
+    for year, splits in (("14", ["test"]), ("18", ["test"]), ("19", [])):
+        expected = ["train", "validation", *splits]
+        assert list(seqio.TaskRegistry.get(f"wmt{year}.mt.de_en").source.splits) == expected
     for name in (
         "multi_nli.en",
         "wmt14.tlm.en_fr",
         "wmt16.tlm.de_en",
         "wmt16.tlm.en_ro",
         "wmt19.tlm.en_zh",
+        "wmt14.mt.en_fr",
+        "wmt14.mt.fr_en",
+        "wmt16.mt.de_en",
+        "wmt19.mt.zh_en",
         "opus.opensubtitles.tlm.de_en",
         "opus.opensubtitles.tlm.en_zh",
         "opus.tanzil.tlm.en_sw",
@@ -673,6 +800,7 @@ def test_tfds_tasks_are_registered(corpus):
     [
         ("wiki40b.mlm.zh", "validation", "wiki40b/zh-cn:1.3.0"),
         ("wmt16.tlm.en_ro", "train", "wmt16_translate/ro-en:1.0.0"),
+        ("wmt16.mt.ro_en", "test", "wmt16_translate/ro-en:1.0.0"),
         ("opus.opensubtitles.tlm.en_zh", "train", "opus/OpenSubtitles.en-zh_cn:0.1.0"),
         ("multi_nli.en", "validation_mismatched", "multi_nli:1.1.0"),
     ],
@@ -683,7 +811,8 @@ def test_tfds_tasks_yield_tokens_of_mock_data(corpus, name, split, dataset):
 
     register(make_config(corpus))
     task = seqio.get_mixture_or_task(name)
-    assert task.source.tfds_dataset.name == dataset
+    source = getattr(task.source, "source", task.source)
+    assert source.tfds_dataset.name == dataset
     with tfds.testing.mock_data(num_examples=5):
         dataset = task.get_dataset(split=split, shuffle=False, try_in_mem_cache=False)
         examples = list(dataset.take(3).as_numpy_iterator())

@@ -12,7 +12,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from xlmjax import languages
+from xlmjax.data.layout import layout_field
 from xlmjax.data.mixture import Group as DataGroup
+from xlmjax.data.mixture import length_of
 from xlmjax.data.vocabulary import Vocabulary
 from xlmjax.evaluation import Context
 from xlmjax.models.config import ModelConfig
@@ -30,6 +32,8 @@ from xlmjax.training.settings import TrainConfig
 from xlmjax.training.state import StateSpec, state_spec
 from xlmjax.training.step import Group, TrainStep
 
+# Layouts of text with sentences in it: back-translation writes one translation a row.
+_LAYOUTS = {"denoising": ("pack", "pad"), "back_translation": ("pad",)}
 _WITH_DECODER = ("translation", "denoising", "back_translation")
 _WITHOUT_DECODER = ("causal_lm", "classification")
 
@@ -108,11 +112,13 @@ def build_experiment(config: ConfigDict) -> Experiment:
         pad_id=vocabulary.pad,
         num_labels=len(label_names(config)),
     )
-    if model.positions != "rope" and train.length > model.max_positions:
-        raise ValueError(
-            f"train.length={train.length} is longer than model.max_positions="
-            f"{model.max_positions}: raise the latter, or use model.positions='rope'"
-        )
+    lengths = {f"objectives.{name}.length": length_of(config, name) for name in config.objectives}
+    for field, length in {"train.length": train.length, **lengths}.items():
+        if model.positions != "rope" and length > model.max_positions:
+            raise ValueError(
+                f"{field}={length} is longer than model.max_positions={model.max_positions}: raise "
+                "the latter, or use model.positions='rope'"
+            )
     spec = state_spec(
         functools.partial(EncoderDecoder if model.decoder_layers else XLM, model),
         functools.partial(make_optimizer, optimizer),
@@ -144,6 +150,11 @@ def make_groups(experiment: Experiment, data: Sequence[DataGroup]) -> list[Group
             experiment.mesh, part.rows, f"the rows of {where}", experiment.train.microbatches
         )
         _check_model(fields.name, experiment.model, where)
+        check_kind(part, fields.name, where)
+        layout = fields.layout or experiment.config.data.layout.text
+        if layout not in _LAYOUTS.get(fields.name, (layout,)):
+            known = " or ".join(map(repr, _LAYOUTS[fields.name]))
+            raise ValueError(f"{where}.layout={layout!r}: {fields.name} needs {known}")
         labels = fields.labels if fields.name == "classification" else ()
         check_labels(part, labels, where)
         counts = None
@@ -157,8 +168,7 @@ def make_groups(experiment: Experiment, data: Sequence[DataGroup]) -> list[Group
                 z_loss=experiment.train.z_loss,
             )
             if isinstance(objective, BackTranslation):
-                layout = fields.layout or experiment.config.data.layout.text
-                _check_back_translation(objective, part, layout)
+                objective.check([code for task in part.mixture.tasks for code in task.languages])
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         groups.append(Group(part.name, objective, piecewise(fields.weight, f"{where}.weight")))
@@ -173,13 +183,26 @@ def _check_model(objective: str, model: ModelConfig, where: str) -> None:
         raise ValueError(f"{where}.name={objective!r} takes no decoder: set model.decoder_layers=0")
 
 
-def _check_back_translation(objective: BackTranslation, part: DataGroup, layout: str) -> None:
-    """Raise `ValueError` unless rows are single sentences of languages that steps begin with."""
-    objective.check([code for task in part.mixture.tasks for code in task.languages])
-    if layout != "pad":
-        raise ValueError(
-            f'layout={layout!r}: back-translation takes one sentence a row: set layout="pad"'
-        )
+# What objectives read that do not take any row of tokens; as fields of data.layout.
+_READS = {"translation": "translation", "denoising": "text", "back_translation": "text"}
+_TASKS = {"translation": "mt.SRC_TGT", "text": "ae.LANG"}
+
+
+def check_kind(part: DataGroup, objective: str, where: str) -> None:
+    """Raise `ValueError` where an objective is given translations for text, or the reverse."""
+    wanted = _READS.get(objective)
+    for task in part.mixture.tasks:
+        found = layout_field(task.store)
+        if wanted and found != wanted:
+            raise ValueError(
+                f"{where}: objective {objective!r} reads tasks like {_TASKS[wanted]}, but "
+                f"{task.name} holds {found}; name others in {where}.mixture"
+            )
+        if not wanted and found == "translation":
+            raise ValueError(
+                f"{where}: {task.name} holds translations, which objective {objective!r} does not "
+                f"read; name text or pairs (mlm.LANG, tlm.A_B) in {where}.mixture"
+            )
 
 
 def label_names(config: ConfigDict) -> tuple[str, ...]:
@@ -228,7 +251,7 @@ def token_counts(data: DataGroup, vocabulary: Vocabulary) -> np.ndarray:
     """Return how often each token occurs in the stores of a group, int64 [v]; specials 0."""
     counts = np.zeros(vocabulary.size, np.int64)
     for task in data.mixture.tasks:
-        for feature in task.store.manifest.features:
+        for feature in task.store.manifest.sides:
             for shard in task.store.flat(feature):
                 counts += np.bincount(shard, minlength=vocabulary.size)
     counts[list(vocabulary.special_ids)] = 0

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from xlmjax.data.batches import Batches
-from xlmjax.data.mixture import Group, open_groups
+from xlmjax.data.features import SEGMENTS
+from xlmjax.data.mixture import Group, mean_length, open_groups, places_of
 from xlmjax.experiment import Experiment, make_groups, make_train_step
 from xlmjax.parallel.partition import batch_sharding
 from xlmjax.planning.hardware import find_accelerator
@@ -57,9 +58,9 @@ def measure_step(experiment: Experiment, steps: int = 10, warmup: int = 3) -> St
         predicted.append(float(metrics.predicted_tokens))
     timed = np.array(seconds[warmup:])
     median = float(np.median(timed))
-    tokens = experiment.train.rows * experiment.train.length
+    tokens = places_of(data)
     share = sum(predicted[warmup:]) / sum(real[warmup:])
-    flops = experiment.model.flops_per_token(experiment.train.length, share)
+    flops = experiment.model.flops_per_token(mean_length(data), share)
     accelerator = find_accelerator()
     peak = accelerator.peak_flops * jax.device_count() if accelerator else None
     achieved = flops * sum(real[warmup:]) / timed.sum()
@@ -97,14 +98,14 @@ def measure_data(experiment: Experiment, seconds: float = 5.0) -> list[DataSpeed
         start = time.perf_counter()
         while (spent := time.perf_counter() - start) < seconds:
             batch = group.mixture.fill(np.arange(step * group.rows, (step + 1) * group.rows))
-            real += int(np.count_nonzero(batch["segment_ids"]))
+            real += sum(int(np.count_nonzero(batch[name])) for name in SEGMENTS if name in batch)
             step += 1
         speeds.append(
             DataSpeed(
                 group=group.name,
                 tasks=len(group.mixture.tasks),
                 real_tokens=real / spent,
-                padded_tokens=step * group.rows * group.mixture.length / spent,
+                padded_tokens=step * group.rows * group.mixture.places / spent,
                 plan_seconds=plan_seconds,
             )
         )

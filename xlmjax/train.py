@@ -15,8 +15,9 @@ from ml_collections import ConfigDict
 
 from xlmjax.auto_prepare import ensure_stores
 from xlmjax.data.batches import Batch, Batches, prefetched
+from xlmjax.data.layout import layout_field
 from xlmjax.data.mixture import Group as DataGroup
-from xlmjax.data.mixture import open_groups
+from xlmjax.data.mixture import mean_length, open_groups, places_of
 from xlmjax.evaluation import Scheduled, make_evaluators
 from xlmjax.experiment import Experiment, build_experiment, make_groups, make_train_step, start_jax
 from xlmjax.parallel import distributed
@@ -92,7 +93,7 @@ def train(config: ConfigDict, workdir: epath.PathLike, stop_after: int | None = 
         recorder = Recorder(
             train_step,
             tasks,
-            _throughput(experiment),
+            _throughput(experiment, data),
             writer,
             progress,
             workdir,
@@ -177,6 +178,17 @@ def _summary(values: Mapping[str, float]) -> list[str]:
 def data_identity(experiment: Experiment, data: Sequence[DataGroup]) -> dict[str, Any]:
     """Return what the batch of a step depends on; a run that goes on must have all of it."""
     config = experiment.config
+    # Said so that checkpoints from before groups had a layout and a length still match.
+    lengths = {group.name: group.mixture.length for group in data}
+    same_length = set(lengths.values()) == {experiment.train.length}
+    layouts = config.data.layout.to_dict()
+    if not any(layout_field(task.store) == "translation" for g in data for task in g.mixture.tasks):
+        layouts.pop("translation", None)
+    layouts |= {
+        f"objectives.{group.name}": config.objectives[group.name].layout
+        for group in data
+        if config.objectives[group.name].layout
+    }
     stores = {
         f"the store of {task.name}": task.store.manifest.source_fingerprint
         for group in data
@@ -184,8 +196,8 @@ def data_identity(experiment: Experiment, data: Sequence[DataGroup]) -> dict[str
     }
     return {
         "seed": config.seed,
-        "train.length": experiment.train.length,
-        "data.layout": config.data.layout.to_dict(),
+        "train.length": experiment.train.length if same_length else lengths,
+        "data.layout": layouts,
         "data.mixing": config.data.mixing.to_dict(),
         "rows by objective": {group.name: group.rows for group in data},
         "tasks by objective": {
@@ -209,7 +221,7 @@ def describe(experiment: Experiment) -> list[str]:
 
 
 def losses_of_layout(data: Sequence[DataGroup]) -> list[str]:
-    """Return a line for each task of which rows of train.length do not hold everything."""
+    """Return a line for each task of which the rows do not hold everything."""
     lines = []
     for task in (task for group in data for task in group.mixture.tasks):
         counts = {f"dropped ({reason})": n for reason, n in task.layout.dropped.items()}
@@ -249,12 +261,11 @@ def write_description(workdir: epath.Path, experiment: Experiment, start: int) -
     (workdir / name).write_text(json.dumps(content, indent=2, default=str) + "\n")
 
 
-def _throughput(experiment: Experiment) -> Throughput:
+def _throughput(experiment: Experiment, data: Sequence[DataGroup]) -> Throughput:
     accelerator = find_accelerator()
-    length = experiment.train.length
     return Throughput(
-        padded_tokens=experiment.train.rows * length,
-        flops_per_token=functools.partial(experiment.model.flops_per_token, length),
+        padded_tokens=places_of(data),
+        flops_per_token=functools.partial(experiment.model.flops_per_token, mean_length(data)),
         # Of a run with a decoder the FLOPs are not known, so no MFU is told.
         peak_flops=(
             accelerator.peak_flops * jax.device_count()

@@ -28,7 +28,7 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
         by_language = mixture_plan.plan_languages(plans, group.mixture.tasks)
         print(
             f"objectives.{group.name}: {config.train.num_steps:,} steps of {group.rows} rows of "
-            f"{config.train.length} tokens\n"
+            f"{group.mixture.length} tokens\n"
         )
         print(mixture_plan.format_plan(plans, by_language))
         late = mixture_plan.late_stages(group.mixture, group.rows, config.train.num_steps)

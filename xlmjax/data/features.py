@@ -7,6 +7,10 @@ import numpy as np
 TOKENS = "tokens"
 TARGET_TOKENS = "target_tokens"  # of token stores: the second side of a pair
 LABEL = "label"  # of token stores: one number an example
+# Of token stores: text as it was given, UTF-8 bytes, beside the tokens made from it.
+SOURCE_TEXT = "source_text"
+REFERENCE = "reference"
+RAW_OF = {SOURCE_TEXT: TOKENS, REFERENCE: TARGET_TOKENS}  # raw text -> its tokens
 POSITIONS = "positions"
 SEGMENT_IDS = "segment_ids"  # 0 marks padding; equal non-zero ids attend to each other
 LANGUAGE_IDS = "language_ids"  # ids of xlmjax.languages
@@ -16,6 +20,10 @@ TASK_IDS = "task_ids"  # index into the plan's task list
 # that several examples share a row.
 LABELS = "labels"
 NO_LABEL = -1
+# Of translations: what the target side says where the source side says the part without `target_`.
+TARGET_POSITIONS = "target_positions"
+TARGET_SEGMENT_IDS = "target_segment_ids"
+TARGET_LANGUAGE_IDS = "target_language_ids"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +40,14 @@ class Feature:
         return (rows, length) if self.per_token else (rows,)
 
 
-_PER_TOKEN = (TOKENS, POSITIONS, SEGMENT_IDS, LANGUAGE_IDS)
+# The sides of a translation, feature by feature; other rows have the first alone.
+SIDE = (TOKENS, POSITIONS, SEGMENT_IDS, LANGUAGE_IDS)
+TARGET_SIDE = (TARGET_TOKENS, TARGET_POSITIONS, TARGET_SEGMENT_IDS, TARGET_LANGUAGE_IDS)
+SEGMENTS = (SEGMENT_IDS, TARGET_SEGMENT_IDS)  # non-zero where a real token is
 
 # One row of text: monolingual stream, packed sentences, or a packed pair.
 TEXT: tuple[Feature, ...] = (
-    *(Feature(name, np.dtype(np.int32), per_token=True) for name in _PER_TOKEN),
+    *(Feature(name, np.dtype(np.int32), per_token=True) for name in SIDE),
     Feature(ROW_IDS, np.dtype(np.int32), per_token=False),
     Feature(TASK_IDS, np.dtype(np.int32), per_token=False),
 )
@@ -45,4 +56,11 @@ TEXT: tuple[Feature, ...] = (
 LABELLED: tuple[Feature, ...] = (
     *TEXT,
     Feature(LABELS, np.dtype(np.int32), per_token=True, empty=NO_LABEL),
+)
+
+# Translations: rows of sources and, as long, rows of their targets; segment k of a row's target
+# translates segment k of its source.
+SEQUENCES: tuple[Feature, ...] = (
+    *TEXT,
+    *(Feature(name, np.dtype(np.int32), per_token=True) for name in TARGET_SIDE),
 )

@@ -1,4 +1,4 @@
-"""Examples of a store -> rows of one length: `stream` (concatenate, cut) or `pack` (best fit)."""
+"""Examples -> rows of one length: `stream` (concatenate, cut), `pack` (best fit) or `pad` (one)."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -28,6 +28,7 @@ class Layout(Protocol):
 
     num_rows: int
     length: int  # of a row
+    places: int  # for tokens in a row: its length, twice that where its target stands apart
     num_tokens: int  # real tokens of an epoch, delimiters included
     longest: int  # tokens of the longest example that is never cut, dropped ones included
     dropped: dict[str, int]  # examples that no row holds, by reason
@@ -37,21 +38,28 @@ class Layout(Protocol):
         """Write rows [n] of epochs [n] into the per-token arrays [n, length] of `batch`."""
 
 
-def make_layout(kind: str, store: TokenStore, length: int, delimiters: Delimiters) -> Layout:
-    """Return the layout `kind` of a store in rows of `length` tokens."""
-    if store.manifest.labels:
-        if kind in ("pack", "pad"):
-            return LabelledLayout(store, length, delimiters, alone=kind == "pad")
-        field, known = "labelled", "pack, pad"
-    else:
-        if kind == "stream" and store.manifest.kind == "text":
-            return StreamLayout(store, length, delimiters)
-        if kind == "pack":
-            return PackLayout(store, length, delimiters)
-        field, known = store.manifest.kind, "stream (text only), pack"
-    raise ValueError(
-        f"data.layout.{field}={kind!r} is not a layout of this kind of store; known: {known}"
-    )
+def make_layout(
+    kind: str, store: TokenStore, length: int, delimiters: Delimiters, field: str = ""
+) -> Layout:
+    """Return the layout `kind` of a store in rows of `length` tokens.
+
+    Raises `ValueError` naming `field`, where the config asks for it, if the store has no such.
+    """
+    holds = layout_field(store)
+    if kind == "stream" and holds == "text":
+        return StreamLayout(store, length, delimiters)
+    if kind not in ("pack", "pad"):
+        raise ValueError(
+            f"{field or f'data.layout.{holds}'}={kind!r} is no layout of {store.manifest.task} "
+            f"({holds}); known: {'stream, ' if holds == 'text' else ''}pack, pad"
+        )
+    segments = {"labelled": LabelledLayout, "translation": TranslationLayout}
+    return segments.get(holds, PackLayout)(store, length, delimiters, alone=kind == "pad")
+
+
+def layout_field(store: TokenStore) -> str:
+    """Return the field of `data.layout` that says how examples of a store become rows."""
+    return "labelled" if store.manifest.labels else store.manifest.kind
 
 
 class StreamLayout:
@@ -62,7 +70,7 @@ class StreamLayout:
     """
 
     def __init__(self, store: TokenStore, length: int, delimiters: Delimiters):
-        self.length = length
+        self.length = self.places = length
         self.longest = 0
         self.truncated = 0
         self.dropped: dict[str, int] = {}
@@ -103,11 +111,21 @@ class _Parts:
     segment: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class _Chosen:
+    """The examples of some rows, row by row: arrays [n]; `per_row` is [rows]."""
+
+    items: np.ndarray
+    row: np.ndarray  # which of the rows, from 0
+    nth: np.ndarray  # place in the row, from 0
+    per_row: np.ndarray
+
+
 class _Segments:
     """Rows that hold several examples, each a segment of its own; subclasses say what one is."""
 
     def __init__(self, store: TokenStore, length: int, delimiters: Delimiters):
-        self.length = length
+        self.length = self.places = length
         self.longest = 0
         self.truncated = 0
         self.dropped: dict[str, int] = {}
@@ -116,6 +134,14 @@ class _Segments:
         self._names = [name for name in _SIDES if name in store.manifest.features]
         self._languages = np.array([languages.get(store.language(n)).id for n in self._names])
 
+    def _whole(self, sizes: np.ndarray) -> np.ndarray:
+        """Return the examples [n] that fit a row, of all their `sizes` with delimiters; count."""
+        self.longest = int(sizes.max(initial=0))
+        fits = sizes <= self.length
+        if not fits.all():
+            self.dropped["longer than a row"] = int(np.count_nonzero(~fits))
+        return np.flatnonzero(fits)
+
     def _arrange(
         self,
         starts: Sequence[np.ndarray],
@@ -123,37 +149,38 @@ class _Segments:
         delimiters: Sequence[int],
         restart: bool,
         alone: bool = False,
+        apart: bool = False,
     ) -> None:
         """Assign examples to rows, as many a row as fit, or each to a row of its own if `alone`.
 
         Side k of an example is `counts[k]` tokens from `starts[k]` on, with as many `delimiters`;
-        positions begin again at each side if `restart`.
+        positions begin again at each side if `restart`. Sides that stand `apart` have rows each.
         """
         self._starts, self._counts = np.stack(starts, axis=1), np.stack(counts, axis=1)
         self._extra, self._restart = np.array(delimiters), restart
-        sizes = self._counts.sum(axis=1) + self._extra.sum()
+        spans = self._counts + self._extra
+        sizes = spans.max(axis=1, initial=0) if apart else spans.sum(axis=1)
         if alone:
             self._first, self._items = np.arange(len(sizes) + 1), np.arange(len(sizes))
         else:
             self._first, self._items = pack(sizes, self.length)
         self.num_rows = len(self._first) - 1
-        self.num_tokens = int(sizes.sum())
+        self.num_tokens = int(spans.sum())
 
     def fill(self, rows: np.ndarray, epochs: np.ndarray, batch: Mapping[str, np.ndarray]) -> None:
         """Write rows [n] of epochs [n] into `batch`."""
-        batch[features.TOKENS][...] = self._delimiters.pad
-        for name in (features.POSITIONS, features.SEGMENT_IDS, features.LANGUAGE_IDS):
-            batch[name][...] = 0
-        rows, epochs = np.asarray(rows), np.asarray(epochs)
+        chosen = self._choose(np.asarray(rows))
+        order = self._order(chosen.items, np.asarray(epochs)[chosen.row])
+        parts = self._parts(chosen, order)
+        self._place(parts, batch)
+        self._finish(chosen.items, parts, batch)
+
+    def _choose(self, rows: np.ndarray) -> "_Chosen":
+        """Return the examples of some rows, row by row."""
         per_row = self._first[rows + 1] - self._first[rows]
         nth = _ranges(per_row)
         items = self._items[np.repeat(self._first[rows], per_row) + nth]
-        if len(items):
-            row_of_item = np.repeat(np.arange(len(rows)), per_row)
-            order = self._order(items, epochs[row_of_item])
-            parts = self._parts(items, order, per_row, row_of_item, nth)
-            self._place(parts, batch)
-            self._finish(items, parts, batch)
+        return _Chosen(items, np.repeat(np.arange(len(rows)), per_row), nth, per_row)
 
     def _order(self, items: np.ndarray, epochs: np.ndarray) -> np.ndarray:
         """Return which side comes first, second, ...: [n, sides]."""
@@ -162,24 +189,18 @@ class _Segments:
     def _finish(self, items: np.ndarray, parts: _Parts, batch: Mapping[str, np.ndarray]) -> None:
         """Write what else a subclass has to say of the examples in the rows."""
 
-    def _parts(
-        self,
-        items: np.ndarray,
-        order: np.ndarray,
-        per_row: np.ndarray,
-        row_of_item: np.ndarray,
-        nth: np.ndarray,
-    ) -> _Parts:
-        """Return the sides of some examples, in the order in which they stand in their rows."""
-        starts = np.take_along_axis(self._starts[items], order, axis=1)
-        counts = np.take_along_axis(self._counts[items], order, axis=1)
-        spans = counts + self._extra
-        before = np.cumsum(spans.sum(axis=1)) - spans.sum(axis=1)  # tokens before each item
-        row_begin = before[np.cumsum(per_row) - per_row]
-        column = before - np.repeat(row_begin, per_row)
+    def _parts(self, chosen: "_Chosen", order: np.ndarray) -> _Parts:
+        """Return the sides `order` [n, sides] of examples, as they stand in their rows."""
+        starts = np.take_along_axis(self._starts[chosen.items], order, axis=1)
+        counts = np.take_along_axis(self._counts[chosen.items], order, axis=1)
+        spans = counts + self._extra[order]
+        sizes = spans.sum(axis=1)
+        before = np.cumsum(sizes) - sizes  # tokens before each item
+        first_of_row = np.cumsum(chosen.per_row) - chosen.per_row
+        column = before - before[np.repeat(first_of_row, chosen.per_row)]
         inside = np.cumsum(spans, axis=1) - spans
-        target = (row_of_item * self.length + column)[:, None] + inside
-        segment = np.broadcast_to((nth + 1)[:, None], order.shape)
+        target = (chosen.row * self.length + column)[:, None] + inside
+        segment = np.broadcast_to((chosen.nth + 1)[:, None], order.shape)
         position = np.zeros_like(inside) if self._restart else inside
         arrays = (order, starts, counts, spans, position, target, segment)
         return _Parts(*(array.reshape(-1) for array in arrays))
@@ -214,26 +235,26 @@ class PackLayout(_Segments):
     `</s> a </s> </s> b </s>` with positions restarted and the language switched at b, which makes
     masked language modelling on it TLM; one too long for a row is dropped and counted. Which side
     comes first alternates from epoch to epoch, starting at random for each pair.
+
+    If `alone`, an example has a row of its own, and a text too long for it is dropped and counted.
     """
 
-    def __init__(self, store: TokenStore, length: int, delimiters: Delimiters):
+    def __init__(self, store: TokenStore, length: int, delimiters: Delimiters, alone: bool = False):
         super().__init__(store, length, delimiters)
         offsets = [store.offsets(name) for name in self._names]
         self._coin = None
-        if store.manifest.kind == "pair":
-            sizes = np.sum([np.diff(ends) for ends in offsets], axis=0) + 4
-            self.longest = int(sizes.max(initial=0))
-            fits = sizes <= length
-            if not fits.all():
-                self.dropped["longer than a row"] = int(np.count_nonzero(~fits))
-            examples = np.flatnonzero(fits)
+        is_pair = len(offsets) == 2
+        if is_pair or alone:
+            sizes = np.sum([np.diff(ends) + 2 for ends in offsets], axis=0)
+            examples = self._whole(sizes)
             starts = [ends[examples] for ends in offsets]
             counts = [np.diff(ends)[examples] for ends in offsets]
-            self._coin = (derive_key(7, examples) & np.uint64(1)).astype(np.int64)
         else:
             start, count = _cut(offsets[0], length - 2)
             starts, counts = [start], [count]
-        self._arrange(starts, counts, [2] * len(starts), restart=True)
+        if is_pair:
+            self._coin = (derive_key(7, examples) & np.uint64(1)).astype(np.int64)
+        self._arrange(starts, counts, [2] * len(starts), restart=True, alone=alone)
 
     def _order(self, items: np.ndarray, epochs: np.ndarray) -> np.ndarray:
         if self._coin is None:
@@ -276,6 +297,38 @@ class LabelledLayout(_Segments):
         labels[...] = features.NO_LABEL
         first = parts.target[:: len(self._names)]
         labels[first // self.length, first % self.length] = self._labels[items]
+
+
+class TranslationLayout(_Segments):
+    """Translations: rows of sources `</s> x </s>` and, as long, rows of targets `</s> y </s>`.
+
+    Several a row, as many as both sides have room for, or one a row if `alone`. The k-th example of
+    a row is segment k on either side, positions begin at 0 in each. One with a side too long for a
+    row is dropped and counted.
+    """
+
+    def __init__(self, store: TokenStore, length: int, delimiters: Delimiters, alone: bool):
+        super().__init__(store, length, delimiters)
+        self.places = 2 * length
+        offsets = [store.offsets(name) for name in self._names]
+        counts = [np.diff(ends) for ends in offsets]
+        examples = self._whole(np.maximum(*counts) + 2)
+        self._arrange(
+            [ends[examples] for ends in offsets],
+            [count[examples] for count in counts],
+            [2, 2],
+            restart=True,
+            alone=alone,
+            apart=True,
+        )
+
+    def fill(self, rows: np.ndarray, epochs: np.ndarray, batch: Mapping[str, np.ndarray]) -> None:
+        """Write rows [n] into `batch`; translations are the same in every epoch."""
+        chosen = self._choose(np.asarray(rows))
+        for side, names in enumerate((features.SIDE, features.TARGET_SIDE)):
+            order = np.full((len(chosen.items), 1), side)
+            arrays = (batch[name] for name in names)
+            self._place(self._parts(chosen, order), dict(zip(features.SIDE, arrays, strict=True)))
 
 
 def _ranges(counts: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xlmjax.data import features, mixing
-from xlmjax.data.layout import Delimiters, Layout, make_layout
+from xlmjax.data.layout import Delimiters, Layout, layout_field, make_layout
 from xlmjax.data.permutation import derive_key
 from xlmjax.data.store import TokenStore
 from xlmjax.data.vocabulary import Vocabulary
@@ -20,7 +20,7 @@ MIXTURES_FILE = "mixture.json"
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One prepared task in rows of the run's length."""
+    """One prepared task in rows of one length."""
 
     name: str
     store: TokenStore
@@ -29,12 +29,12 @@ class Task:
     @property
     def is_pair(self) -> bool:
         """Say whether its examples are sentence pairs."""
-        return self.store.manifest.kind == "pair"
+        return len(self.store.manifest.sides) == 2
 
     @property
     def languages(self) -> tuple[str, ...]:
         """Codes of its languages, the first side's first."""
-        return tuple(spec.language for spec in self.store.manifest.features.values())
+        return tuple(map(self.store.language, self.store.manifest.sides))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,11 +60,17 @@ class MixingConfig:
 
 
 def own_tasks(data: Any, name: str) -> set[str] | None:
-    """Return the tasks that "mlm", "clm" or "tlm" stand for in a config; None for other names."""
-    if name in ("mlm", "clm"):
+    """Return the tasks that "mlm", "clm", "ae", "tlm" or "mt" stand for in a config.
+
+    None for other names.
+    """
+    if name in ("mlm", "clm", "ae"):
         return {f"{name}.{code}" for code in data.languages}
+    pairs = [sorted(pair.split("-")) for pair in data.pairs]
     if name == "tlm":
-        return {f"tlm.{'_'.join(sorted(pair.split('-')))}" for pair in data.pairs}
+        return {f"tlm.{'_'.join(pair)}" for pair in pairs}
+    if name == "mt":
+        return {f"mt.{'_'.join(way)}" for pair in pairs for way in (pair, pair[::-1])}
     return None
 
 
@@ -130,25 +136,34 @@ def _prepared(stores: str | pathlib.Path, names: Sequence[str]) -> dict[str, Any
 
 
 def open_tasks(
-    data: Any, names: Sequence[str], split: str, vocabulary: Vocabulary, length: int
+    data: Any,
+    names: Sequence[str],
+    split: str,
+    vocabulary: Vocabulary,
+    length: int,
+    layout: str = "",
+    group: str = "",
 ) -> tuple[Task, ...]:
     """Open the stores of some tasks and lay them out in rows of `length` tokens.
 
-    `data` is the section of the config.
+    `data` is the section of the config. An entry `group` of config.objectives may ask for a
+    `layout` of its own.
     """
     delimiters = Delimiters(eos=vocabulary.eos, pad=vocabulary.pad)
     tasks = []
     for name in resolve_names(data, names):
         place = pathlib.Path(data.stores) / name / split
         store = TokenStore.open(place, vocabulary.fingerprint, verify=data.verify)
-        kind = data.layout["labelled" if store.manifest.labels else store.manifest.kind]
-        layout = make_layout(kind, store, length, delimiters)
-        if not layout.num_rows:
+        kind = layout or data.layout[layout_field(store)]
+        field = f"objectives.{group}.layout" if layout else ""
+        rows = make_layout(kind, store, length, delimiters, field)
+        if not rows.num_rows:
+            remedy = "raise train.length" + (f" or objectives.{group}.length" if group else "")
             raise ValueError(
-                f"{store.directory}: no example fits a row of train.length={length} tokens; "
-                "raise train.length or mend the corpus"
+                f"{store.directory}: no example fits a row of {length} tokens; {remedy}, or mend "
+                "the corpus"
             )
-        tasks.append(Task(name, store, layout))
+        tasks.append(Task(name, store, rows))
     return tuple(tasks)
 
 
@@ -249,6 +264,7 @@ class Mixture:
         self.schedule = schedule
         self.length = length
         self.features = features_of(self.tasks)
+        self.places = max(task.layout.places for task in self.tasks)  # for tokens in a row
 
     def fill(self, global_rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return the batch features of some global rows, [n, length] or [n]."""
@@ -268,18 +284,25 @@ class Mixture:
 
 
 def features_of(tasks: Sequence[Task]) -> tuple[features.Feature, ...]:
-    """Return the batch features of some tasks; raises `ValueError` where some are labelled only."""
-    labelled = [bool(task.store.manifest.labels) for task in tasks]
-    if any(labelled) and not all(labelled):
-        names = [
-            [t.name for t, is_labelled in zip(tasks, labelled, strict=True) if is_labelled == k]
-            for k in (True, False)
-        ]
+    """Return the batch features of some tasks; raises `ValueError` where they have different ones.
+
+    Labelled examples, translations and other text do not share batches.
+    """
+    names: dict[str, list[str]] = {}
+    for task in tasks:
+        names.setdefault(layout_field(task.store), []).append(task.name)
+    found = {_FEATURES.get(field, features.TEXT) for field in names}
+    if len(found) > 1:
+        parts = (f"{', '.join(of)} ({_BATCHES.get(field, 'text')})" for field, of in names.items())
         raise ValueError(
-            f"data.mixture: {', '.join(names[0])} are labelled and {', '.join(names[1])} are not: "
-            "give them to different entries of config.objectives"
+            f"data.mixture: {' and '.join(parts)} cannot share batches: give them to different "
+            "entries of config.objectives"
         )
-    return features.LABELLED if any(labelled) else features.TEXT
+    return found.pop() if found else features.TEXT
+
+
+_FEATURES = {"labelled": features.LABELLED, "translation": features.SEQUENCES}
+_BATCHES = {"labelled": "labelled", "translation": "translations", "pair": "pairs"}
 
 
 def empty_batch(
@@ -336,10 +359,32 @@ class Group:
     rows: int
 
 
+def places_of(groups: Sequence[Group]) -> int:
+    """Return the places for tokens in the rows of one step, padding included."""
+    return sum(group.rows * group.mixture.places for group in groups)
+
+
+def mean_length(groups: Sequence[Group]) -> int:
+    """Return the length of the row in which a place of a step stands, on average, rounded."""
+    weighed = sum(group.rows * group.mixture.places * group.mixture.length for group in groups)
+    return round(weighed / places_of(groups))
+
+
+def length_of(config: Any, name: str) -> int:
+    """Return the tokens a row of an entry of `config.objectives`: its own, or `train.length`."""
+    length = config.objectives[name].length
+    if length < 0 or length == 1:
+        raise ValueError(
+            f"objectives.{name}.length={length} must be 0 (train.length) or 2 tokens or more"
+        )
+    return length or config.train.length
+
+
 def open_groups(config: Any, vocabulary: Vocabulary) -> tuple[Group, ...]:
     """Open the training data of every entry of `config.objectives`, in the order of their names.
 
-    `train.rows` is divided by the `share` of each group. Raises `ValueError` with the field to
+    `train.rows` is divided by the `share` of each group; its rows are as long as `length_of` says.
+    Raises `ValueError` with the field to
     change.
     """
     names = sorted(config.objectives)
@@ -352,8 +397,12 @@ def open_groups(config: Any, vocabulary: Vocabulary) -> tuple[Group, ...]:
     rows = mixing.quotas(shares, config.train.rows)
     groups = []
     for name, group_rows in zip(names, rows.tolist(), strict=True):
-        mixture_names = config.objectives[name].mixture or config.data.mixture
-        tasks = open_tasks(config.data, mixture_names, "train", vocabulary, config.train.length)
+        group = config.objectives[name]
+        mixture_names = group.mixture or config.data.mixture
+        length = length_of(config, name)
+        tasks = open_tasks(
+            config.data, mixture_names, "train", vocabulary, length, group.layout, name
+        )
         fields = config.data.mixing.to_dict()
         if rates := own_rates(config.data, mixture_names):
             fields |= {"kind": "explicit", "rates": rates}
@@ -367,7 +416,7 @@ def open_groups(config: Any, vocabulary: Vocabulary) -> tuple[Group, ...]:
             tasks,
             fields,
             name=name,
-            length=config.train.length,
+            length=length,
             rows_per_step=group_rows,
             num_steps=config.train.num_steps,
             seed=config.seed,

@@ -4,7 +4,8 @@ A store is a directory of shards. Shard i of n holds, for every feature, a flat 
 `FEATURE-0000i-of-0000n.tokens.npy` and int64 offsets `FEATURE-0000i-of-0000n.offsets.npy`
 (examples + 1 of them, the first 0), and where examples are labelled, the int32 label of each in
 `label-0000i-of-0000n.npy`. `manifest.json` is written last: a store without it is not finished.
-Tokens carry no special ids; layouts add them.
+Tokens carry no special ids; layouts add them. Held-out translations have their text besides, as
+UTF-8 bytes in features of the same kind.
 """
 
 import bisect
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Int32, Int64
 
-from xlmjax.data.features import LABEL
+from xlmjax.data.features import LABEL, RAW_OF
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -51,10 +52,11 @@ class Shard:
 class Manifest:
     """What a store holds and what it was made from; totals are sums over its shards.
 
-    `kind` is "text" (one feature, `tokens`) or "pair" (`tokens` and `target_tokens`), `vocabulary`
-    the fingerprint of the vocabulary, `source_fingerprint` that of the text and its preprocessing,
-    `characters` and `bytes` the size of the text kept, before tokenisation. `labels` are the names
-    behind the label ids, none where examples carry no label.
+    `kind` is "text" (one feature, `tokens`), "pair" (`tokens` and `target_tokens`) or "translation"
+    (a pair from source to target; held-out ones with `source_text` and `reference`, raw UTF-8),
+    `vocabulary` the fingerprint of the vocabulary, `source_fingerprint` that of the text and its
+    preprocessing, `characters` and `bytes` the size of the text kept, before tokenisation. `labels`
+    are the names behind the label ids, none where examples carry no label.
     """
 
     task: str
@@ -66,6 +68,11 @@ class Manifest:
     shards: tuple[Shard, ...]
     labels: tuple[str, ...] = ()
     format_version: int = FORMAT_VERSION
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Names of the features of tokens: all but raw text."""
+        return tuple(name for name in self.features if name not in RAW_OF)
 
     @property
     def examples(self) -> int:
@@ -216,6 +223,24 @@ class TokenStore:
         tokens, offsets = self._shards(feature).arrays[shard]
         local = index - self._first_example[shard]
         return tokens[offsets[local] : offsets[local + 1]]
+
+    def read_range(self, feature: str, start: int, stop: int) -> list[Int[np.ndarray, "_"]]:
+        """Return examples `start` to `stop` as `read` gives them; raises `IndexError` outside."""
+        return [self.read(feature, index) for index in range(start, stop)]
+
+    def text(self, feature: str, index: int) -> str:
+        """Return the raw text of one example, as it stood in the file.
+
+        Raises `ValueError` where the feature holds tokens or is not there.
+        """
+        if feature not in RAW_OF or feature not in self._features:
+            known = ", ".join(name for name in self._features if name in RAW_OF) or "none"
+            raise ValueError(
+                f"{self.directory}: {feature!r} is no raw text of this store, which has {known}; "
+                "translation tasks (mt.SRC_TGT) have source_text and reference on every split but "
+                "train"
+            )
+        return self.read(feature, index).tobytes().decode()
 
     def gather(self, feature: str, start: int, stop: int) -> Int[np.ndarray, "_"]:
         """Return tokens `start` to `stop` of the concatenation of all examples of all shards."""

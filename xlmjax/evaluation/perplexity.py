@@ -88,7 +88,8 @@ class Perplexity:
             metrics = _with_perplexity(naming.means(total, []))
             if "loss" in metrics:
                 symbols = predictable / real * task.layout.num_tokens
-                num_bytes = sum(task.store.manifest.bytes.values())
+                manifest = task.store.manifest
+                num_bytes = sum(manifest.bytes[side] for side in manifest.sides)
                 metrics["bits_per_byte"] = metrics["loss"] / math.log(2) * symbols / num_bytes
                 kinds.setdefault(task.name.partition(".")[0], []).append(metrics)
             yield from ((f"{task.name}/{metric}", value) for metric, value in metrics.items())

@@ -64,9 +64,9 @@ def plan_tasks(group: str, mixture: Mixture, rows_per_step: int, num_steps: int)
                 languages=task.languages,
                 examples=manifest.examples,
                 tokens=layout.num_tokens,
-                characters=sum(manifest.characters.values()),
-                pieces=sum(manifest.tokens.values()),
-                fill=layout.num_tokens / (layout.num_rows * mixture.length),
+                characters=sum(manifest.characters[side] for side in manifest.sides),
+                pieces=sum(manifest.tokens[side] for side in manifest.sides),
+                fill=layout.num_tokens / (layout.num_rows * layout.places),
                 rate=float(first[index]),
                 final_rate=float(last[index]),
                 seen=float(epochs * layout.num_tokens),
@@ -89,8 +89,8 @@ def plan_languages(plans: Sequence[TaskPlan], tasks: Sequence[Task]) -> list[Lan
     characters: dict[str, int] = {}
     for plan, task in zip(plans, tasks, strict=True):
         manifest = task.store.manifest
-        for feature, spec in manifest.features.items():
-            code = spec.language
+        for feature in manifest.sides:
+            code = task.store.language(feature)
             share = plan.seen * manifest.tokens[feature] / max(plan.pieces, 1)
             tokens[code] = tokens.get(code, 0.0) + share
             paired[code] = paired.get(code, 0.0) + share * task.is_pair
@@ -123,7 +123,7 @@ def warnings(plans: Sequence[TaskPlan], by_language: Sequence[LanguagePlan]) -> 
         if plan.truncated:
             yield (
                 f"{plan.name}: {plan.truncated:,} examples are longer than a row and are cut at "
-                "the end of the longer side: raise train.length"
+                "the end of the longer side: raise train.length, or the length of the objective"
             )
     for row in by_language:
         if row.share < RARE_LANGUAGE:

@@ -22,10 +22,10 @@ from xlmjax import languages
 from xlmjax.preparation import demo_text, text_files
 from xlmjax.preparation.text_files import FileScan
 
-SPLITS = ("train", "validation")
+SPLITS = ("train", "validation", "test")
 INFERENCE_LABELS = ("entailment", "neutral", "contradiction")  # ids as in TFDS
-DEMO_TEXTS = {"train": 40_000, "validation": 1_000}  # sentences a language
-DEMO_PAIRS = {"train": 20_000, "validation": 1_000}
+DEMO_TEXTS = {"train": 40_000, "validation": 1_000, "test": 1_000}  # sentences a language
+DEMO_PAIRS = {"train": 20_000, "validation": 1_000, "test": 1_000}
 DEMO_INFERENCE = {"train": 30_000, "validation": 1_500}
 
 # One example: UTF-8 text a language; None on the side where a joined key has no partner.
@@ -120,6 +120,27 @@ class Keyed(Part):
     def fingerprint(self) -> list:
         """Return what tells this text from any other."""
         return ["keyed", *(scan.digest for scan in self.scans)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Range(Part):
+    """Examples `start` to `stop` of a part."""
+
+    scans: tuple[FileScan, ...]
+    part: Part
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def examples(self, start: int, stop: int) -> Iterator[Example]:
+        """Yield examples `start` to `stop` of the range."""
+        return self.part.examples(self.start + start, min(self.start + stop, self.stop))
+
+    def fingerprint(self) -> list:
+        """Return what tells this text from any other."""
+        return ["range", self.start, self.stop, self.part.fingerprint()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,13 +240,15 @@ def _digest_of_generator() -> str:
 class Corpus:
     """The parts of one language or pair, one after another; `field` is where the config says so.
 
-    Where it is `labelled`, the last column of its examples is a label.
+    Where it is `labelled`, the last column of its examples is a label. Where it is `turned`, the
+    parts hold the languages the other way round.
     """
 
     languages: tuple[str, ...]
     parts: tuple[Part, ...]
     field: str
     labelled: bool = False
+    turned: bool = False
 
     def __post_init__(self) -> None:
         if not len(self):
@@ -250,7 +273,12 @@ class Corpus:
         for part, begin in zip(self.parts[first:], self._starts[first:], strict=False):
             if begin >= stop:
                 return
-            yield from part.examples(max(start - begin, 0), min(stop - begin, len(part)))
+            rows = part.examples(max(start - begin, 0), min(stop - begin, len(part)))
+            yield from (row[::-1] for row in rows) if self.turned else rows
+
+    def turn(self) -> "Corpus":
+        """Return the same pairs from the second language to the first."""
+        return dataclasses.replace(self, languages=self.languages[::-1], turned=not self.turned)
 
     def shard(self, index: int, count: int) -> range:
         """Return the numbers of the examples of shard `index` of `count`: a contiguous range."""
@@ -305,18 +333,23 @@ def text_corpus(data: ConfigDict, split: str, language: str) -> Corpus:
     field = f"data.{split}.text"
     _known_language(language, "data.languages")
     parts: list[Part] = []
-    for kind, pattern in _specs(data[split].text, field, ("text", "keyed", "demo")):
-        if kind == "demo":
+    named = specs(data, split, "text")
+    for spec in _parsed(named, field, ("text", "keyed", "demo")):
+        pattern = _of_language(spec, language, data.languages, field)
+        if pattern is None:
+            continue
+        if spec.kind == "demo":
             if language in demo_text.LANGUAGES:
                 parts.append(Demo((language,), split))
             continue
-        columns = 2 if kind == "keyed" else 1
+        columns = 2 if spec.kind == "keyed" else 1
         scans = [
             text_files.scan(path, columns) for path in text_files.find(_fill(pattern, language))
         ]
-        parts.extend(Keyed((scan,)) if kind == "keyed" else Lines((scan,)) for scan in scans)
+        found = [Keyed((scan,)) if spec.kind == "keyed" else Lines((scan,)) for scan in scans]
+        parts.extend(_lines_of(found, spec, field))
     if not parts:
-        raise _nothing_found(field, f"language {language!r}", data[split].text)
+        raise _nothing_found(field, f"language {language!r}", named)
     return Corpus((language,), tuple(parts), field)
 
 
@@ -324,21 +357,31 @@ def pair_corpus(data: ConfigDict, split: str, pair: tuple[str, str]) -> Corpus:
     """Return the parallel text of a sorted pair that `data.SPLIT.parallel` names."""
     field = f"data.{split}.parallel"
     parts: list[Part] = []
-    for kind, pattern in _specs(data[split].parallel, field, ("aligned", "tsv", "keyed", "demo")):
-        if kind == "demo":
+    named = specs(data, split, "parallel")
+    for spec in _parsed(named, field, ("aligned", "tsv", "keyed", "demo")):
+        if spec.kind == "demo":
             if set(pair) <= set(demo_text.LANGUAGES):
                 parts.append(Demo(pair, split))
-        elif kind == "tsv":
-            parts.extend(_tables(pattern, pair, field))
+        elif spec.kind == "tsv":
+            parts.extend(_lines_of(list(_tables(spec.pattern, pair, field)), spec, field))
         else:
-            columns = 2 if kind == "keyed" else 1
-            part = Keyed if kind == "keyed" else Lines
-            for paths in _matched_files(pattern, pair, field):
-                first, second = (text_files.scan(path, columns) for path in paths)
-                parts.append(part((first, second)))
+            columns = 2 if spec.kind == "keyed" else 1
+            part = Keyed if spec.kind == "keyed" else Lines
+            found = [
+                part(tuple(text_files.scan(path, columns) for path in paths))
+                for paths in _matched_files(spec.pattern, pair, field)
+            ]
+            parts.extend(_lines_of(found, spec, field))
     if not parts:
-        raise _nothing_found(field, f"pair '{'-'.join(pair)}'", data[split].parallel)
+        raise _nothing_found(field, f"pair '{'-'.join(pair)}'", named)
     return Corpus(pair, tuple(parts), field)
+
+
+def translation_corpus(data: ConfigDict, split: str, way: tuple[str, str]) -> Corpus:
+    """Return the parallel text that `data.SPLIT.parallel` names, from a source to a target."""
+    first, second = sorted(way)
+    corpus = pair_corpus(data, split, (first, second))
+    return corpus if way == corpus.languages else corpus.turn()
 
 
 def inference_corpus(data: ConfigDict, split: str, language: str) -> Corpus:
@@ -358,11 +401,13 @@ def inference_files(data: ConfigDict, split: str, language: str) -> list[str]:
     """
     field = f"data.{split}.xnli"
     paths: list[str] = []
-    specs = data[split].get("xnli", ()) if split in data else ()
-    for _, pattern in _specs(specs, field, ("tsv",)):
-        if "{lang}" not in pattern:
-            raise ValueError(f"{field}: 'tsv:{pattern}' must hold {{lang}}, the language of a file")
-        paths.extend(text_files.find(_fill(pattern, language)))
+    for spec in _parsed(specs(data, split, "xnli"), field, ("tsv",)):
+        if "{lang}" not in spec.pattern or spec.lines:
+            raise ValueError(
+                f"{field}: {spec.text!r} must hold {{lang}}, the language of a file, and no range "
+                "of lines"
+            )
+        paths.extend(text_files.find(_fill(spec.pattern, language)))
     return paths
 
 
@@ -372,8 +417,15 @@ def demo_inference(language: str, split: str) -> Corpus:
 
 
 def demo_corpus(codes: tuple[str, ...], split: str) -> Corpus:
-    """Return the built-in text of a language or a sorted pair."""
-    return Corpus(codes, (Demo(codes, split),), "demo")
+    """Return the built-in text of a language or a pair, in either order."""
+    ordered = tuple(sorted(codes))
+    corpus = Corpus(ordered, (Demo(ordered, split),), "demo")
+    return corpus if codes == ordered else corpus.turn()
+
+
+def specs(data: ConfigDict, split: str, kind: str) -> tuple[str, ...]:
+    """Return what `data.SPLIT.KIND` names; nothing where the config has no such field."""
+    return tuple(data[split].get(kind, ())) if split in data else ()
 
 
 def _known_language(code: str, field: str) -> str:
@@ -383,12 +435,84 @@ def _known_language(code: str, field: str) -> str:
         raise ValueError(f"{field}: {error.args[0]}") from None
 
 
-def _specs(specs: Sequence[str], field: str, kinds: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    for spec in specs:
-        kind, colon, pattern = spec.partition(":")
+@dataclasses.dataclass(frozen=True)
+class _Spec:
+    """One `KIND:PATTERN[START:STOP]`; `lines` is what stands in the brackets, perhaps nothing."""
+
+    text: str
+    kind: str
+    pattern: str
+    lines: str
+
+
+_RANGE = re.compile(r"\[([^\[\]]*:[^\[\]]*)\]$")  # a glob has no colon in its brackets
+_SLICE = re.compile(r"(-?\d+)?:(-?\d+)?")
+_ONLY = re.compile(r"\{lang=([^{}]*)\}")
+
+
+def _parsed(named: Sequence[str], field: str, kinds: tuple[str, ...]) -> Iterator[_Spec]:
+    for text in named:
+        kind, colon, pattern = text.partition(":")
         if not colon or kind not in kinds:
-            raise ValueError(f"{field}: {spec!r} does not begin with one of {', '.join(kinds)}, :")
-        yield kind, pattern
+            raise ValueError(f"{field}: {text!r} does not begin with one of {', '.join(kinds)}, :")
+        found = _RANGE.search(pattern)
+        lines = found.group(1) if found else ""
+        if found:
+            pattern = pattern[: found.start()]
+            if kind not in ("text", "aligned", "tsv"):
+                raise ValueError(
+                    f"{field}: {text!r} takes a range of lines, which {kind} does not have: name "
+                    "them as text, aligned or tsv"
+                )
+            if not _SLICE.fullmatch(lines):
+                raise ValueError(
+                    f"{field}: {text!r} ends in [{lines}], which is not [START:STOP] with whole "
+                    "numbers, e.g. [:14500]"
+                )
+        if "{lang=" in pattern and not field.endswith(".text"):
+            raise ValueError(
+                f"{field}: {text!r} keeps itself to one language, which text does but pairs and "
+                "labelled examples do not: write {lang}"
+            )
+        yield _Spec(text, kind, pattern, lines)
+
+
+def _of_language(
+    spec: _Spec, language: str, languages_of_run: Sequence[str], field: str
+) -> str | None:
+    """Return the pattern for a language, None where it is for others: {lang=CODE}."""
+    only = set(_ONLY.findall(spec.pattern))
+    for code in only:
+        if code not in languages_of_run:
+            raise ValueError(
+                f"{field}: {spec.text!r} is for {code!r}, which data.languages="
+                f"{tuple(languages_of_run)} does not list: add it there, or take the entry out"
+            )
+    return _ONLY.sub(language, spec.pattern) if only <= {language} else None
+
+
+def _lines_of(parts: Sequence[Part], spec: _Spec, field: str) -> Sequence[Part]:
+    """Cut the file of a spec, or its two aligned ones, to its range of lines."""
+    if not spec.lines or not parts:
+        return parts
+    if len(parts) > 1:
+        names = ", ".join(scan.path for part in parts for scan in part.scans)
+        raise ValueError(
+            f"{field}: {spec.text!r} takes a range of the lines of one file, but matches {names}: "
+            "give each an entry of its own"
+        )
+    [part] = parts
+    start, stop = (int(bound) if bound else None for bound in spec.lines.split(":"))
+    count = len(part)
+    chosen = range(count)[start:stop]
+    if not chosen or any(not -count <= bound <= count for bound in (start or 0, stop or 0)):
+        raise ValueError(
+            f"{field}: {spec.text!r} takes lines [{spec.lines}] of {part.scans[0].path}, which has "
+            f"{count:,}"
+        )
+    if len(chosen) == count:
+        return parts
+    return [Range(part.scans, part, chosen.start, chosen.stop)]
 
 
 def _nothing_found(field: str, what: str, specs: Sequence[str]) -> ValueError:

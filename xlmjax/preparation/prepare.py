@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from ml_collections import ConfigDict
 
 from xlmjax.data import store, store_writer
+from xlmjax.data.features import RAW_OF
 from xlmjax.data.store import Manifest
 from xlmjax.data.store_writer import StoreWriter
 from xlmjax.data.vocabulary import Vocabulary
@@ -185,7 +186,7 @@ class _Store:
             raise ValueError(
                 f"{self.writer.directory}: shard {index} vanished after it was written"
             )
-        self.made_bytes += sum(shard.bytes.values())
+        self.made_bytes += sum(_of_sides(shard.bytes))
         if self.missing:
             return
         found = [self.writer.finished_shard(i, False) for i in range(self.writer.num_shards)]
@@ -201,11 +202,11 @@ class _Store:
         self._say(self._report(self.writer.finish()))
 
     def _report(self, manifest: Manifest) -> str:
-        tokens = " + ".join(f"{number:,}" for number in manifest.tokens.values())
+        tokens = " + ".join(f"{number:,}" for number in _of_sides(manifest.tokens))
         speed = self.made_bytes / 1e6 / self._seconds if self._seconds else 0.0
         return (
             f"{self.name}: {manifest.examples:,} examples, {tokens} tokens, dropped: "
-            f"{_format_counts(manifest.dropped)}, {sum(manifest.bytes.values()) / 1e6:.1f} MB of "
+            f"{_format_counts(manifest.dropped)}, {sum(_of_sides(manifest.bytes)) / 1e6:.1f} MB of "
             f"text" + (f", {speed:.1f} MB/s a core" if speed else "")
         )
 
@@ -241,6 +242,11 @@ def _write_mixtures(
             say(f"{path}: {name!r} stands for other tasks than before: {', '.join(mixture.tasks)}")
         known[name] = entry
     store_writer.write_json(path, known)
+
+
+def _of_sides(numbers: Mapping[str, int]) -> list[int]:
+    """Return the numbers of the features of tokens: raw text is the same once more."""
+    return [number for name, number in numbers.items() if name not in RAW_OF]
 
 
 def _in_order(results: Iterable[tuple[int, Any]]) -> list[Any]:

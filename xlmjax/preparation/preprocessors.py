@@ -1,8 +1,9 @@
 """Seqio preprocessors: name the texts, clean them, turn them into tokens.
 
 Examples come in with `text` and, for pairs, `target_text`, perhaps with a `label`; they leave with
-`tokens` and `target_tokens`. The work is Python on columns of many examples at once (`InBatches`),
-several times faster than on single ones. What is dropped is counted, see `counting_drops`.
+`tokens` and `target_tokens`, translations with `source_text` and `reference` as well. The work is
+Python on columns of many examples at once (`InBatches`), several times faster than on single ones.
+What is dropped is counted, see `counting_drops`.
 
 Everything here is a frozen dataclass with a `__call__`, so that its `repr` tells all it depends on:
 a token store is made again when that changes.
@@ -31,6 +32,7 @@ UNLABELLED = "unlabelled"
 HELD_OUT = "held_out"  # bool: the example is of an evaluation split, and never too long
 # Feature of tokens -> feature of the text it is made from.
 TEXT_OF = {features.TOKENS: TEXT, features.TARGET_TOKENS: TARGET_TEXT}
+RAW_FROM = {raw: TEXT_OF[tokens] for raw, tokens in features.RAW_OF.items()}
 _BATCH = 512
 
 # Columns of a batch of examples: lists of `str` or of lists of ids, arrays of anything else.
@@ -79,6 +81,15 @@ class Rename:
             return renamed
 
         return dataset.map(rename)
+
+
+@dataclasses.dataclass(frozen=True)
+class KeepRaw:
+    """Step: keep both texts as they were given, as `source_text` and `reference`; comes first."""
+
+    def __call__(self, columns: Columns, outputs: Mapping[str, seqio.Feature]) -> Columns:
+        """Return the examples with two columns more."""
+        return {**columns, **{raw: columns[text] for raw, text in RAW_FROM.items()}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,6 +219,8 @@ class InBatches:
                 spec[f"{name}_{fact}"] = tf.TensorSpec([], tf.int32)
         if any(isinstance(step, Label) for step in self.steps):
             spec[LABEL] = tf.TensorSpec([], tf.int32)
+        raws = RAW_FROM if any(isinstance(step, KeepRaw) for step in self.steps) else ()
+        spec.update(dict.fromkeys(raws, tf.TensorSpec([], tf.string)))
         dtypes = [feature.dtype for feature in spec.values()]
 
         def run(*arrays: np.ndarray) -> list[np.ndarray]:
@@ -219,6 +232,8 @@ class InBatches:
             for name, sizes in zip(outputs, lengths, strict=True):
                 flat = itertools.chain.from_iterable(columns[name])
                 columns[name] = np.fromiter(flat, np.int32, sizes.sum())
+            for name in raws:
+                columns[name] = np.array([text.encode() for text in columns[name]], object)
             return [columns[name] for name in spec] + lengths
 
         def map_batch(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -24,7 +24,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from xlmjax.data import features
-from xlmjax.data.features import LABEL
+from xlmjax.data.features import LABEL, RAW_OF
 from xlmjax.data.store import FeatureSpec
 from xlmjax.data.store_writer import StoreWriter
 from xlmjax.preparation import text_files
@@ -38,8 +38,12 @@ PREPARATION_VERSION = 1
 # By name: the tasks stand above this package, and are the only ones who know what to register.
 TASKS_MODULE = "xlmjax.tasks"
 _BATCH = 512
-_SOURCES_OF = {"tlm": "data.pairs and data.train.parallel", "xnli": "data.validation.xnli"}
-OWN_MIXTURES = ("mlm", "clm", "tlm", "xnli")
+_SOURCES_OF = {
+    "tlm": "data.pairs and data.train.parallel",
+    "mt": "data.pairs and data.train.parallel",
+    "xnli": "data.validation.xnli",
+}
+OWN_MIXTURES = ("mlm", "clm", "ae", "tlm", "mt", "xnli")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,30 +108,21 @@ def describe(
     Raises `ValueError` where a file is missing, is not UTF-8, lacks a column, ...
     """
     seqio = _register(config)
-    from xlmjax.preparation.sources import CorpusSource
-
     if scans is not None:
         text_files.remember(text_files.load_scans(scans))
     provider = seqio.TaskRegistry.get(task)
     specs = {name: _feature_spec(task, name, item) for name, item in _outputs(provider).items()}
+    for raw in _raws(provider, split):
+        specs[raw] = FeatureSpec("uint8", specs[RAW_OF[raw]].language)
     vocabularies = {item.vocabulary.model.fingerprint for item in _outputs(provider).values()}
     if len(vocabularies) != 1:
         raise ValueError(f"task {task!r}: its features have different vocabularies")
-    source = provider.source
-    if isinstance(source, CorpusSource):
-        text: Any = source.fingerprint(split)
-        examples: int | None = source.num_input_examples(split)
-        used = source.corpus(split).scans
-    else:
-        if isinstance(source, seqio.TfdsDataSource):
-            source.tfds_dataset.builder.download_and_prepare()
-        text = _fingerprint_of_other(source, split)
-        examples, used = source.num_input_examples(split), ()
+    text, examples, used = _look_at(provider.source, split)
     content = [PREPARATION_VERSION, text, [_stable_repr(step) for step in provider.preprocessors]]
     return StorePlan(
         task=task,
         split=split,
-        kind="pair" if len(specs) == 2 else "text",
+        kind=_kind(provider),
         features=specs,
         labels=_labels(provider),
         vocabulary=vocabularies.pop(),
@@ -151,7 +146,7 @@ def write_shard(job: ShardJob) -> float:
     task = seqio.TaskRegistry.get(writer.task)
     shard_info = seqio.ShardInfo(job.index, writer.num_shards)
     with writer.shard(job.index) as shard, preprocessors.counting_drops() as dropped:
-        for columns, labels in token_batches(task, writer.split, shard_info):
+        for columns, labels in example_batches(task, writer.split, shard_info):
             shard.append(
                 lengths={name: flat.lengths for name, flat in columns.items()},
                 tokens={name: flat.tokens for name, flat in columns.items()},
@@ -164,7 +159,7 @@ def write_shard(job: ShardJob) -> float:
 
 
 class Flat(NamedTuple):
-    """A feature of a batch: tokens end to end, tokens an example, size of the text."""
+    """A feature of a batch: tokens (or bytes) end to end, how many an example, size of the text."""
 
     tokens: np.ndarray
     lengths: np.ndarray
@@ -172,10 +167,10 @@ class Flat(NamedTuple):
     num_bytes: int
 
 
-def token_batches(
+def example_batches(
     task: "seqio.Task", split: str, shard_info: "seqio.ShardInfo"
 ) -> Iterator[tuple[dict[str, Flat], np.ndarray | None]]:
-    """Yield what `task.get_dataset` yields, in batches: tokens, and labels where there are some.
+    """Yield what a store keeps of `task.get_dataset`, in batches: features, and labels if any.
 
     The work on our own sources is Python on batches, and is called directly: tf.data's handling of
     single examples would take three quarters of the time.
@@ -183,7 +178,7 @@ def token_batches(
     from xlmjax.preparation.preprocessors import InBatches
     from xlmjax.preparation.sources import CorpusSource
 
-    outputs = _outputs(task)
+    outputs, raws = _outputs(task), _raws(task, split)
     steps = task.preprocessors[:-1] if task.supports_caching else task.preprocessors
     if (
         isinstance(task.source, CorpusSource)
@@ -192,15 +187,18 @@ def token_batches(
     ):
         for texts in task.source.batches(split, shard_info):
             columns = steps[0].run(texts, outputs)
-            yield {name: _flatten(columns, name) for name in outputs}, columns.get(LABEL)
+            flat = {name: _flatten(columns, name) for name in outputs}
+            flat |= {name: _flatten_raw([text.encode() for text in columns[name]]) for name in raws}
+            yield flat, columns.get(LABEL)
         return
     dataset = task.get_dataset(
         split=split, shuffle=False, shard_info=shard_info, try_in_mem_cache=False
     )
     for batch in dataset.ragged_batch(_BATCH):
         labels = batch[LABEL].numpy() if LABEL in task.output_features else None
-        columns = {name: _unwrap(batch, name, outputs[name].vocabulary.model) for name in outputs}
-        yield columns, labels
+        flat = {name: _unwrap(batch, name, outputs[name].vocabulary.model) for name in outputs}
+        flat |= {name: _flatten_raw(batch[name].numpy()) for name in raws}
+        yield flat, labels
 
 
 def _flatten(columns: Mapping[str, Any], name: str) -> Flat:
@@ -209,6 +207,12 @@ def _flatten(columns: Mapping[str, Any], name: str) -> Flat:
     tokens = np.fromiter(itertools.chain.from_iterable(rows), np.uint32, lengths.sum())
     characters, num_bytes = (int(columns[f"{name}_{of}"].sum()) for of in ("characters", "bytes"))
     return Flat(tokens, lengths, characters, num_bytes)
+
+
+def _flatten_raw(texts: Sequence[bytes]) -> Flat:
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    joined = b"".join(texts)
+    return Flat(np.frombuffer(joined, np.uint8), lengths, len(joined.decode()), len(joined))
 
 
 def _unwrap(batch: Mapping[str, Any], name: str, vocabulary: Any) -> Flat:
@@ -224,14 +228,28 @@ def _unwrap(batch: Mapping[str, Any], name: str, vocabulary: Any) -> Flat:
 def _outputs(task: "seqio.Task") -> dict[str, "seqio.Feature"]:
     names = (features.TOKENS, features.TARGET_TOKENS)
     outputs = {name: task.output_features[name] for name in names if name in task.output_features}
-    others = sorted(set(task.output_features) - set(outputs) - {LABEL})
-    if others or features.TOKENS not in outputs:
+    raws = set(RAW_OF) & set(task.output_features)
+    others = sorted(set(task.output_features) - set(outputs) - {LABEL} - raws)
+    translates = raws == set(RAW_OF) and set(outputs) == set(names)
+    if others or features.TOKENS not in outputs or (raws and not translates):
         raise ValueError(
             f"task {task.name!r}: output features {sorted(task.output_features)} cannot be stored; "
-            "a text task has `tokens`, a pair task `tokens` and `target_tokens`, and either may "
-            "have a `label` (xlmjax.tasks.add_text, add_pair, add_classification)"
+            "a text task has `tokens`, a pair task `tokens` and `target_tokens`, either may have a "
+            "`label`, and a translation task is a pair with `source_text` and `reference` "
+            "(xlmjax.tasks.add_text, add_pair, add_classification, add_translation)"
         )
     return outputs
+
+
+def _kind(task: "seqio.Task") -> str:
+    if features.REFERENCE in task.output_features:
+        return "translation"
+    return "pair" if features.TARGET_TOKENS in task.output_features else "text"
+
+
+def _raws(task: "seqio.Task", split: str) -> list[str]:
+    """Return the features of raw text that a store keeps: nothing in training reads them."""
+    return [name for name in RAW_OF if name in task.output_features and split != "train"]
 
 
 def _labels(task: "seqio.Task") -> tuple[str, ...]:
@@ -260,6 +278,25 @@ def _feature_spec(task: str, name: str, feature: "seqio.Feature") -> FeatureSpec
     return FeatureSpec(feature.vocabulary.model.dtype.name, feature.language)
 
 
+def _look_at(
+    source: "seqio.DataSource", split: str
+) -> tuple[Any, int | None, tuple[FileScan, ...]]:
+    """Return what tells the text of a source from any other, its examples, and its files."""
+    import seqio
+
+    from xlmjax.preparation.sources import CorpusSource, MarkedSource
+
+    if isinstance(source, CorpusSource):
+        corpus = source.corpus(split)
+        return source.fingerprint(split), len(corpus), corpus.scans
+    if isinstance(source, MarkedSource):
+        text, examples, scans = _look_at(source.source, split)
+        return [text, [_stable_repr(step) for step in source.before]], examples, scans
+    if isinstance(source, seqio.TfdsDataSource):
+        source.tfds_dataset.builder.download_and_prepare()
+    return _fingerprint_of_other(source, split), source.num_input_examples(split), ()
+
+
 def _fingerprint_of_other(source: "seqio.DataSource", split: str) -> list:
     """Describe a source that is not ours: its settings, and its files as far as they are local."""
     files = [
@@ -284,10 +321,11 @@ def _unknown(name: str, config: Mapping[str, Any], seqio: types.ModuleType) -> s
     if name in OWN_MIXTURES:
         what = _SOURCES_OF.get(name, "data.train.text")
         return f"data.mixture: {name!r} stands for nothing: {what} must not be empty"
-    own = [task for task in seqio.TaskRegistry.names() if re.match(r"(mlm|clm|tlm|xnli)\.", task)]
+    ours = re.compile(rf"({'|'.join(OWN_MIXTURES)})\.")
+    own = [task for task in seqio.TaskRegistry.names() if ours.match(task)]
     other = (
-        "wiki40b.mlm.LANG, wmt19.tlm.A_B, opus.SUBSET.tlm.A_B, demo.mlm.LANG, demo.tlm.A_B, "
-        "demo.xnli.LANG"
+        "wiki40b.mlm.LANG, wmt19.tlm.A_B, wmt19.mt.SRC_TGT, opus.SUBSET.tlm.A_B, demo.mlm.LANG, "
+        "demo.ae.LANG, demo.tlm.A_B, demo.mt.SRC_TGT, demo.xnli.LANG"
     )
     modules = ", ".join(config["data"]["modules"]) or "none"
     return (

@@ -1,8 +1,9 @@
-"""A corpus as a seqio data source."""
+"""Seqio data sources: a corpus, and any other source that is to say what it holds out."""
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import seqio
@@ -99,3 +100,46 @@ class CorpusSource(seqio.DataSource):
         corpus = self.corpus(split)
         texts = (preprocessors.TEXT, preprocessors.TARGET_TEXT)[: len(corpus.languages)]
         return (*texts, LABEL) if corpus.labelled else texts
+
+
+class MarkedSource(seqio.DataSource):
+    """Examples of another source after some steps, each told whether it is `held_out`.
+
+    Steps of seqio do not know the split, and held-out text is treated otherwise.
+    """
+
+    def __init__(self, source: seqio.DataSource, before: Sequence[Callable] = ()):
+        """Take the source and steps that map its datasets."""
+        super().__init__(
+            splits=(),
+            caching_permitted=source.caching_permitted,
+            performs_internal_shuffling=source.performs_internal_shuffling,
+        )
+        self.source = source
+        self.before = tuple(before)
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """Those of the source, which may have to look them up."""
+        return self.source.splits
+
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        """As the source does."""
+        return self.source.supports_arbitrary_sharding
+
+    def list_shards(self, split: str) -> Sequence[str]:
+        """Return the shards of the source."""
+        return self.source.list_shards(split)
+
+    def num_input_examples(self, split: str) -> int | None:
+        """Return the number of examples of the source, None if it does not know."""
+        return self.source.num_input_examples(split)
+
+    def get_dataset(self, split: str = "train", *args: Any, **options: Any) -> tf.data.Dataset:
+        """Return what the steps make of the source, and whether it is `held_out`."""
+        dataset = self.source.get_dataset(split, *args, **options)
+        for step in self.before:
+            dataset = step(dataset)
+        held_out = tf.constant(split != "train")
+        return dataset.map(lambda example: {**example, preprocessors.HELD_OUT: held_out})

@@ -94,6 +94,18 @@ class TextFeature(seqio.Feature):
 
 
 @dataclasses.dataclass(frozen=True)
+class RawFeature(seqio.Feature):
+    """Text as it was given, before cleaning: a scalar string."""
+
+    vocabulary: seqio.Vocabulary = dataclasses.field(
+        default_factory=lambda: seqio.PassThroughVocabulary(size=0)
+    )
+    add_eos: bool = False
+    dtype: tf.DType = tf.string
+    rank: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class LabelFeature(seqio.Feature):
     """The label of an example: a scalar, the index of one of `names`."""
 

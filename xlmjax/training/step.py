@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from xlmjax.data.features import SEGMENTS
 from xlmjax.objectives.base import LossOutput
 from xlmjax.ops.cross_entropy import SumWeight
 from xlmjax.ops.schedules import Schedule
@@ -235,10 +236,7 @@ class TrainStep:
             grad_norm=grad_norm,
             nonfinite=(~finite).astype(jnp.int32),
             real_tokens=_total(
-                batch[name] != 0
-                for batch in batches.values()
-                for name in ("segment_ids", "target_segment_ids")
-                if name in batch
+                batch[name] != 0 for batch in batches.values() for name in SEGMENTS if name in batch
             ),
             predicted_tokens=_total(output.weight for output in outputs.values()),
         )
