@@ -117,7 +117,7 @@ def _translate(config: ConfigDict, args: argparse.Namespace) -> None:
         print(f"{number - 1:,} sentences, {rate:,.1f} a second", file=sys.stderr, flush=True)
     counts = translator.counts
     print(
-        f"{number - 1:,} sentences: {counts[CUT]:,} were cut; of the translations {counts[EMPTY]:,} "
-        f"are empty, {counts[AT_LIMIT]:,} as long as they might be",
+        f"{number - 1:,} sentences, {counts[CUT]:,} of them cut; of the translations "
+        f"{counts[EMPTY]:,} are empty, {counts[AT_LIMIT]:,} as long as they might be",
         file=sys.stderr,
     )

@@ -231,7 +231,7 @@ class SentenceTranslator:
 def check_direction(cfg: ModelConfig, source: str, target: str, where: str) -> tuple[int, int]:
     """Return the language ids of a direction; raises `ValueError` where the model lacks one."""
     ids = []
-    for code, side, what in ((source, "source", "encoder"), (target, "target", "decoder")):
+    for code, side, what in ((source, "source", "an encoder"), (target, "target", "a decoder")):
         try:
             ids.append(languages.get(code).id)
         except KeyError as error:
@@ -239,7 +239,7 @@ def check_direction(cfg: ModelConfig, source: str, target: str, where: str) -> t
         if ids[-1] not in cfg.language_ids:
             known = ", ".join(languages.LANGUAGES[index].code for index in cfg.language_ids)
             raise ValueError(
-                f"{where}: {code!r} is a {side} language without a {what} embedding; the model "
+                f"{where}: {code!r} is a {side} language without {what} embedding; the model "
                 f"has data.languages: {known}"
             )
     return ids[0], ids[1]
