@@ -26,13 +26,13 @@ class CorpusScorer:
         lowercase: bool = False,
         tokenize: str = "",
         tokenised: bool = False,
-        where: str = "",
+        where: str = "references",
     ):
         if tokenize and tokenize not in BLEU.TOKENIZERS:
             known = ", ".join(sorted(BLEU.TOKENIZERS))
-            raise ValueError(f"{where}tokenize={tokenize!r} is unknown; known: {known}")
+            raise ValueError(f"{where}.tokenize={tokenize!r} is unknown; known: {known}")
         if not references:
-            raise ValueError(f"{where}no reference to score against: the split is empty")
+            raise ValueError(f"{where}: no reference to score against: the split is empty")
         self._num_lines = len(references)
         self._bleu = BLEU(
             lowercase=lowercase,

@@ -117,7 +117,7 @@ class RoundTrip:
         chosen = spaced(len(store), fields.max_lines).tolist()
         tokens = [store.read(features.TOKENS, index) for index in chosen]
         texts = [context.vocabulary.decode(ids.tolist()) for ids in tokens]
-        scorer = CorpusScorer(texts, code, lowercase=fields.lowercase, where=f"{where}.")
+        scorer = CorpusScorer(texts, code, lowercase=fields.lowercase, where=where)
         self._texts[code] = Text(task, tokens, texts, scorer)
 
 

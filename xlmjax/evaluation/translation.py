@@ -114,7 +114,7 @@ class Translation:
             lowercase=fields.lowercase,
             tokenize=fields.tokenize,
             tokenised=fields.tokenised,
-            where=f"{where}.",
+            where=where,
         )
         tokens = [store.read(features.TOKENS, index) for index in chosen]
         return Lines(task, directions, tokens, sources, references, scorer)
