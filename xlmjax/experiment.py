@@ -143,7 +143,7 @@ def load_trained(
 def trained_checkpoint(workdir: epath.PathLike, step: int = -1) -> epath.Path:
     """Return the folder of a checkpoint of a workdir, of the latest if `step` < 0."""
     path = epath.Path(workdir)
-    return find_checkpoint(path / FOLDER / str(step) if step >= 0 else path, "--workdir")
+    return find_checkpoint(path / FOLDER / str(step) if step >= 0 else path, "workdir")
 
 
 def _language_ids(codes: Sequence[str]) -> tuple[int, ...]:
