@@ -135,15 +135,19 @@ def get_config(arg: str = "") -> ConfigDict:
     checkpoint.every = 1_000
     checkpoint.keep = 3  # latest ones
     checkpoint.keep_every = 0  # besides, every n-th step for good; 0 keeps none
-    checkpoint.best_metric = ""  # e.g. eval/perplexity/mlm/average/loss, lower is better
+    # e.g. eval/perplexity/mlm/average/loss, of which the lowest is kept, or eval/mt/average/bleu,
+    # of which the highest is.
+    checkpoint.best_metric = ""
     checkpoint.keep_best = 1
+    checkpoint.average = 1  # eval, embed, translate: mean parameters of the newest n checkpoints
     checkpoint.resume_from = ""  # whole state of another workdir
     checkpoint.same_data = True  # False lets a run go on with other data, rows or seed than before
     # Parameters only, with a report of what was renamed or skipped. With a decoder: one place for
     # both halves, or two, "ENCODER,DECODER", either of which may be empty.
     checkpoint.init_from = ""
 
-    # name -> evaluator: `perplexity`, `classification`, `retrieval`, `word_translation`
+    # name -> evaluator: `perplexity`, `classification`, `translation`, `round_trip`, `retrieval`,
+    # `word_translation`
     config.evals = ConfigDict()
 
     # Several runs of one config: each point with each seed, in a folder of its own under the
@@ -254,6 +258,61 @@ def classification(tasks: tuple[str, ...], split: str = "validation", **fields) 
     evaluator.lock()
     evaluator.update(fields)
     return evaluator
+
+
+def translation(tasks: tuple[str, ...], split: str = "validation", **fields) -> ConfigDict:
+    """Return one entry of `config.evals`: BLEU and chrF of translating parallel text."""
+    evaluator = ConfigDict()
+    evaluator.name = "translation"
+    evaluator.tasks = tasks  # mt.SRC_TGT
+    evaluator.split = split  # not train, which does not keep the raw text
+    evaluator.every = 1_000  # steps; the last step always evaluates
+    evaluator.rows = 64  # sentences a batch, times the beams; results do not depend on it
+    evaluator.max_lines = 0  # a task, evenly spaced; 0 takes all
+    evaluator.lowercase = False  # compare without regard to case
+    evaluator.tokenize = ""  # of SacreBLEU; empty: its choice for the target language, 13a mostly
+    evaluator.tokenised = False  # also `tokenised_bleu`: multi-bleu.perl on Moses tokens, as XLM
+    evaluator.decoding = decoding()
+    evaluator.lock()
+    evaluator.update(fields)
+    return evaluator
+
+
+def round_trip(
+    tasks: tuple[str, ...], steps: tuple[str, ...], split: str = "validation", **fields
+) -> ConfigDict:
+    """Return one entry of `config.evals`: BLEU of text against its way there and back."""
+    evaluator = ConfigDict()
+    evaluator.name = "round_trip"
+    evaluator.tasks = tasks  # of text: ae.LANG or mlm.LANG, one for each language that begins
+    evaluator.steps = steps  # e.g. ("en-de-en", "de-en-de")
+    evaluator.split = split
+    evaluator.every = 1_000  # steps; the last step always evaluates
+    evaluator.rows = 64  # sentences a batch, times the beams; results do not depend on it
+    evaluator.max_lines = 0  # a task, evenly spaced; 0 takes all
+    evaluator.lowercase = False  # compare without regard to case
+    evaluator.decoding = decoding()
+    evaluator.lock()
+    evaluator.update(fields)
+    return evaluator
+
+
+def decoding(**fields) -> ConfigDict:
+    """Return how an evaluator translates."""
+    section = ConfigDict()
+    section.method = "greedy"  # greedy | sample | beam
+    section.beams = 4  # of method="beam"
+    section.length_penalty = 1.0  # scores are sum log p / length^length_penalty
+    section.early_stopping = False  # a beam ends with its n-th hypothesis, not when none can win
+    section.temperature = 1.0  # of method="sample"
+    section.seed = 0  # of method="sample"
+    # An output has at most max_ratio * m + max_extra tokens for a source of m, delimiters included.
+    section.max_ratio = 1.5
+    section.max_extra = 10
+    section.over_limit = "error"  # error | cut: sources longer than model.max_positions
+    section.lock()
+    section.update(fields)
+    return section
 
 
 def parse(arg: str, **defaults: str | int | float | bool) -> ConfigDict:

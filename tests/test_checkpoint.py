@@ -213,10 +213,49 @@ def test_the_latest_every_nth_and_the_best_are_kept(trained, tmp_path):
     assert again.steps == [2, 4, 7, 8]
 
 
+def test_of_a_score_the_highest_are_kept(trained, tmp_path):
+    run, _ = trained
+    metric = "eval/mt/average/bleu"
+    fields = {"every": 1, "keep": 1, "best_metric": metric, "keep_best": 2}
+    checkpoints = open_checkpoints(tmp_path, **fields)
+    for step, score in enumerate([10.0, 30.0, 20.0, 25.0, 5.0], 1):
+        checkpoints.save(at_step(run, step), {metric: score})
+    checkpoints.wait()
+    assert checkpoints.steps == [2, 4, 5]
+    assert checkpoints.best_step == 2
+    checkpoints.close()
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("eval/a/mlm.en/loss", False),
+        ("eval/a/mlm/average/perplexity", False),
+        ("eval/a/mlm.en/bits_per_byte", False),
+        ("eval/a/average/accuracy", True),
+        ("eval/a/average/accuracy_csls_forward", True),
+        ("eval/a/en_fr/precision_at_1", True),
+        ("eval/a/mt.en_de/bleu", True),
+        ("eval/a/average/tokenised_bleu", True),
+        ("eval/a/average/chrf", True),
+    ],
+)
+def test_the_name_of_a_metric_tells_which_end_is_best(metric, expected):
+    assert checkpoint.higher_is_better(metric) is expected
+
+
+@pytest.mark.parametrize("metric", ["eval/a/l2_pairs", "eval/loss/x", "eval/a/loss_accuracy"])
+def test_a_metric_of_which_no_end_is_known_to_be_best_is_refused(metric):
+    with pytest.raises(ValueError, match=rf"best_metric='{metric}': whether the lowest or"):
+        CheckpointConfig(best_metric=metric)
+
+
 def test_a_best_metric_that_its_evaluator_does_not_give_is_refused(trained, tmp_path):
     run, _ = trained
-    checkpoints = open_checkpoints(tmp_path, best_metric="eval/a/b")
-    with pytest.raises(ValueError, match=r"best_metric='eval/a/b' is not what config.evals.a .*/c"):
+    checkpoints = open_checkpoints(tmp_path, best_metric="eval/a/loss")
+    with pytest.raises(
+        ValueError, match=r"best_metric='eval/a/loss' is not what config.evals.a .*/c"
+    ):
         checkpoints.save(run.state, {"eval/a/c": 1.0, "eval/x/d": 2.0})
     checkpoints.close()
 

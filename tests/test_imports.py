@@ -76,6 +76,7 @@ def test_every_room_has_a_rule():
         "experiment",
         "throughput",
         "train",
+        "translation",
     }
 
 
@@ -87,6 +88,7 @@ def test_training_and_evaluation_run_without_tensorflow():
         "import xlmjax.train, xlmjax.evaluation.perplexity, xlmjax.planning.mixture_plan\n"
         "import xlmjax.commands.train, xlmjax.commands.eval, xlmjax.commands.plan\n"
         "import xlmjax.embedding, xlmjax.commands.embed\n"
+        "import xlmjax.translation, xlmjax.commands.translate\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

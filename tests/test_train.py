@@ -233,8 +233,8 @@ def test_two_groups_share_the_rows_and_the_log_tells_them_apart(data, tmp_path):
         ({"log__progress": "loud"}, "log.progress='loud' is unknown; known: auto, bar"),
         ({"checkpoint__best_metric": "loss"}, "'loss' is of no evaluator of config.evals"),
         (
-            {"checkpoint__best_metric": "eval/held_out/mlm/average/accuracy"},
-            "of an accuracy that is the worst",
+            {"checkpoint__best_metric": "eval/held_out/mlm/average/speed"},
+            "average/speed': whether the lowest or the highest is the best is known of loss, perp",
         ),
         (
             {"checkpoint__best_metric": "eval/held_out/mlm/average/loss", "checkpoint__every": 3},

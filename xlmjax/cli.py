@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("train", "pretrain, or go on where the workdir's last checkpoint stands"),
     "eval": ("eval", "score a checkpoint with the evaluations of the config"),
     "embed": ("embed", "sentences from stdin to vectors in a .npy file, with a checkpoint"),
+    "translate": ("translate", "sentences from stdin to their translations, with a checkpoint"),
     "bench": ("bench", "throughput of the training step and of the data path on this machine"),
 }
 

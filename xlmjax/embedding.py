@@ -16,14 +16,12 @@ from jaxtyping import Float32
 from ml_collections import ConfigDict
 
 from xlmjax import languages
-from xlmjax.configuration import load_config
 from xlmjax.data.layout import Delimiters
 from xlmjax.data.sentences import DELIMITERS
 from xlmjax.evaluation.sentence_encoder import SentenceEncoder
-from xlmjax.experiment import Experiment, build_experiment, start_jax
+from xlmjax.experiment import Experiment, load_trained
 from xlmjax.parallel.mesh import batch_divisor
 from xlmjax.preparation.cleaning import Cleaning
-from xlmjax.training.checkpoint import FOLDER, find_checkpoint, restore_model
 
 EMPTY, TRUNCATED = "empty", "truncated"
 
@@ -77,18 +75,11 @@ class Embedder:
     def load(
         cls, config: ConfigDict | str, workdir: epath.PathLike, step: int = -1, **options: Any
     ) -> "Embedder":
-        """Return the model of a checkpoint, the latest if `step` < 0.
+        """Return the model of a checkpoint, as `experiment.load_trained` finds it.
 
-        `config` is that of its training run, or what `--config` would name; `options` are those of
-        the class. Raises ValueError or OSError naming what does not fit and the remedy.
+        `options` are those of the class.
         """
-        config = load_config(config) if isinstance(config, str) else config
-        start_jax(config)
-        experiment = build_experiment(config)
-        path = epath.Path(workdir)
-        place = find_checkpoint(path / FOLDER / str(step) if step >= 0 else path, "workdir")
-        with jax.set_mesh(experiment.mesh):
-            model = restore_model(place, experiment.spec, experiment.identity)
+        experiment, model = load_trained(config, workdir, step)
         return cls(experiment, model, **options)
 
     def embed(

@@ -9,9 +9,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from xlmjax import languages
+from xlmjax.configuration import load_config
 from xlmjax.data.layout import layout_field
 from xlmjax.data.mixture import Group as DataGroup
 from xlmjax.data.mixture import length_of
@@ -25,7 +27,8 @@ from xlmjax.ops.schedules import piecewise
 from xlmjax.parallel import distributed
 from xlmjax.parallel.mesh import MeshConfig, check_rows, make_mesh
 from xlmjax.preparation.cleaning import Cleaning
-from xlmjax.training.checkpoint import Identity
+from xlmjax.training.averaging import restore_average
+from xlmjax.training.checkpoint import FOLDER, CheckpointConfig, Identity, find_checkpoint
 from xlmjax.training.optimizer import OptimizerConfig, make_optimizer
 from xlmjax.training.scales import make_scales
 from xlmjax.training.settings import TrainConfig
@@ -126,6 +129,31 @@ def build_experiment(config: ConfigDict) -> Experiment:
         mesh_config.strategy,
     )
     return Experiment(config, train, optimizer, mesh_config.strategy, mesh, vocabulary, model, spec)
+
+
+def load_trained(
+    config: ConfigDict | str, workdir: epath.PathLike, step: int = -1
+) -> tuple[Experiment, Any]:
+    """Return an experiment and the model of its checkpoint, the latest if `step` < 0.
+
+    `config` is that of the training run, or what `--config` would name; with `checkpoint.average`
+    the model is the mean of several checkpoints. Raises ValueError or OSError naming what does not
+    fit and the remedy.
+    """
+    config = load_config(config) if isinstance(config, str) else config
+    start_jax(config)
+    experiment = build_experiment(config)
+    count = CheckpointConfig.from_config(config.checkpoint).average
+    place = trained_checkpoint(workdir, step)
+    with jax.set_mesh(experiment.mesh):
+        model = restore_average(place, experiment.spec, experiment.identity, count)
+    return experiment, model
+
+
+def trained_checkpoint(workdir: epath.PathLike, step: int = -1) -> epath.Path:
+    """Return the folder of a checkpoint of a workdir, of the latest if `step` < 0."""
+    path = epath.Path(workdir)
+    return find_checkpoint(path / FOLDER / str(step) if step >= 0 else path, "workdir")
 
 
 def _language_ids(codes: Sequence[str]) -> tuple[int, ...]:

@@ -287,11 +287,6 @@ def _check_best_metric(config: CheckpointConfig, evaluators: Sequence[Scheduled]
             f"checkpoint.best_metric={metric!r} is of no evaluator of config.evals; it must begin "
             f"with one of: {known or 'none, config.evals is empty'}"
         )
-    if metric.endswith("/accuracy"):
-        raise ValueError(
-            f"checkpoint.best_metric={metric!r}: the lowest is kept, and of an accuracy that is "
-            "the worst; name a loss or a perplexity"
-        )
     if not owners[0].is_due(config.every, 0):
         raise ValueError(
             f"checkpoint.every={config.every} is no multiple of evals.{owners[0].name}.every: "

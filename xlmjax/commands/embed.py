@@ -6,10 +6,11 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
 
 import numpy as np
 from ml_collections import ConfigDict
+
+from xlmjax.commands.lines import lines_of
 
 HELP = """Read one sentence a line from stdin and write their vectors, float32 [lines, width] in the
 order of the lines, to a .npy file. An empty line has a vector of zeros. Lines are LANG<tab>TEXT
@@ -63,7 +64,7 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
     )
     started = time.monotonic()
     with VectorFile(out, embedder.width) as file:
-        sentences = split(_lines(sys.stdin.buffer), args.language, codes)
+        sentences = split(lines_of(sys.stdin.buffer), args.language, codes)
         while chunk := list(itertools.islice(sentences, CHUNK)):
             languages, texts = zip(*chunk, strict=True)
             file.append(embedder.embed(texts, languages, file.rows + 1))
@@ -152,14 +153,3 @@ def _codes(path: pathlib.Path) -> list[str]:
     if not path.is_file():
         raise ValueError(f"--languages={path}: no such file")
     return [line.strip() for line in path.read_text("utf-8").removesuffix("\n").split("\n")]
-
-
-def _lines(stream: BinaryIO) -> Iterator[str]:
-    for number, line in enumerate(stream, start=1):
-        try:
-            yield line.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"stdin:{number}: not UTF-8 (byte 0x{line[error.start]:02x}: {error.reason}); "
-                "convert the text, e.g. with `iconv -t UTF-8`"
-            ) from None

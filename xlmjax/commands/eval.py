@@ -28,6 +28,11 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
     if not is_sweep(config):
         score(config, pathlib.Path(args.workdir), args.step)
         return
+    if config.checkpoint.average > 1:
+        raise ValueError(
+            f"checkpoint.average={config.checkpoint.average} is of one run; a sweep selects among "
+            "the single checkpoints that training evaluated"
+        )
     if args.step >= 0:
         raise ValueError(
             "--step is of one run; a sweep selects among all steps that were evaluated"
@@ -42,24 +47,30 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
 
 
 def score(config: ConfigDict, workdir: pathlib.Path, step: int = -1, quiet: bool = False) -> None:
-    """Score one checkpoint of a workdir, the latest where `step` is negative."""
+    """Score one checkpoint of a workdir, the latest where `step` is negative.
+
+    With `checkpoint.average`, the mean of it and those before it.
+    """
     import jax
     from etils import epath
 
     from xlmjax.evaluation import make_evaluators
-    from xlmjax.experiment import build_experiment, start_jax
+    from xlmjax.experiment import build_experiment, start_jax, trained_checkpoint
     from xlmjax.parallel.distributed import is_main
-    from xlmjax.training.checkpoint import FOLDER, find_checkpoint, restore_model
+    from xlmjax.training.averaging import checkpoints_to_average, restore_average
+    from xlmjax.training.checkpoint import CheckpointConfig
 
     start_jax(config)
     experiment = build_experiment(config)
-    path = epath.Path(workdir)
-    place = find_checkpoint(path / FOLDER / str(step) if step >= 0 else path, "--workdir")
+    count = CheckpointConfig.from_config(config.checkpoint).average
+    place = trained_checkpoint(workdir, step)
+    averaged = [int(one.name) for one in checkpoints_to_average(place, count)] if count > 1 else []
     with jax.set_mesh(experiment.mesh):
         evaluators = make_evaluators(experiment.evaluation_context)
-        model = restore_model(place, experiment.spec, experiment.identity)
+        model = restore_average(place, experiment.spec, experiment.identity, count)
         for evaluator in evaluators:
-            for name, value in evaluator.run(model, int(place.name), path).items():
+            values = evaluator.run(model, int(place.name), epath.Path(workdir), averaged)
+            for name, value in values.items():
                 if is_main() and not quiet:
                     print(f"{name} {value:.6g}")
 

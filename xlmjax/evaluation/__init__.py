@@ -4,6 +4,8 @@ from xlmjax.evaluation.base import EVALUATORS, Context, Scheduled, make_evaluato
 from xlmjax.evaluation.classification import ClassificationAccuracy
 from xlmjax.evaluation.perplexity import Perplexity
 from xlmjax.evaluation.retrieval import Retrieval
+from xlmjax.evaluation.round_trip import RoundTrip
+from xlmjax.evaluation.translation import Translation
 from xlmjax.evaluation.word_translation import WordTranslation
 
 __all__ = [
@@ -12,7 +14,9 @@ __all__ = [
     "Context",
     "Perplexity",
     "Retrieval",
+    "RoundTrip",
     "Scheduled",
+    "Translation",
     "WordTranslation",
     "make_evaluators",
 ]

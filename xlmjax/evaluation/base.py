@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -29,7 +29,11 @@ class Context:
 
 
 class Evaluator(Protocol):
-    """Measures a model; knows nothing of steps, prefixes or files."""
+    """Measures a model; knows nothing of steps, prefixes or folders.
+
+    One that has texts to show beside its numbers keeps those of the last evaluation in `files`, a
+    mapping of file names to contents.
+    """
 
     @property
     def protocol(self) -> Mapping[str, Any]:
@@ -82,10 +86,18 @@ class Scheduled:
         """Return whether any of its timings says so."""
         return any(timing.is_due(step, num_steps) for timing in self.timings)
 
-    def run(self, model: Any, step: int, workdir: epath.PathLike | None = None) -> dict[str, float]:
+    def run(
+        self,
+        model: Any,
+        step: int,
+        workdir: epath.PathLike | None = None,
+        averaged: Sequence[int] = (),
+    ) -> dict[str, float]:
         """Return `eval/<name>/...` -> value; in a workdir, write `eval/<name>-<step>.json`.
 
-        An error tells the evaluator and the step.
+        Texts of the evaluator go into the folder `eval/<name>-<step>`. Where the model is the mean
+        of several checkpoints, `averaged` are their steps: the protocol tells them, and both names
+        end in `-average<n>`. An error tells the evaluator and the step.
         """
         try:
             values = dict(self.evaluator.evaluate(model))
@@ -93,15 +105,22 @@ class Scheduled:
             error.add_note(f"in evaluator {self.name!r} (config.evals.{self.name}) at step {step}")
             raise
         if workdir is not None and jax.process_index() == 0:
-            folder = epath.Path(workdir) / FOLDER
-            folder.mkdir(parents=True, exist_ok=True)
+            stem = f"{self.name}-{step}" + (f"-average{len(averaged)}" if averaged else "")
+            place = epath.Path(workdir) / FOLDER / stem
+            place.parent.mkdir(parents=True, exist_ok=True)
+            protocol = dict(self.evaluator.protocol)
+            if averaged:
+                protocol["averaged_checkpoints"] = list(averaged)
             content = {
                 "step": step,
-                "protocol": dict(self.evaluator.protocol),
+                "protocol": protocol,
                 "values": values,
                 **self.evaluator.details,
             }
-            path = folder / f"{self.name}-{step}.json"
+            for name, text in getattr(self.evaluator, "files", {}).items():
+                place.mkdir(exist_ok=True)
+                (place / name).write_bytes(text.encode("utf-8"))
+            path = place.parent / f"{stem}.json"
             path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
         return {f"eval/{self.name}/{name}": value for name, value in values.items()}
 

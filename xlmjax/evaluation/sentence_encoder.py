@@ -1,7 +1,6 @@
 """Sentences of token ids to vectors: batched by length, each a row of its own."""
 
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from jaxtyping import Array, Float, Float32, Int
 from xlmjax.data import features
 from xlmjax.data.layout import Delimiters
 from xlmjax.data.sentences import SentenceBatches
+from xlmjax.evaluation.pipelined import fetched
 from xlmjax.ops import similarity
 from xlmjax.parallel.partition import batch_sharding, replicated, use_rules
 
@@ -56,13 +56,8 @@ class SentenceEncoder:
         batches = SentenceBatches(
             tokens, language_ids, self._rows, self._delimiters, self._sharding, self._limit
         )
-        waiting: tuple[Any, Any] | None = None  # fetched while the next batch runs
-        for item in itertools.chain(batches, (None,)):
-            result = None if item is None else (item[0], self._apply(model, item[1]))
-            if waiting is not None:
-                numbers, found = waiting
-                vectors[numbers] = jax.device_get(found)[: len(numbers)]
-            waiting = result
+        for numbers, found in fetched(batches, lambda _, batch: self._apply(model, batch)):
+            vectors[numbers] = found[: len(numbers)]
         return vectors
 
 

@@ -40,6 +40,10 @@ FREE_FIELDS = (
 # Fields of ModelConfig that older checkpoints do not name, and what they have there.
 ADDED_FIELDS = {"num_labels": 0, "lora_rank": 0, "lora_alpha": 16.0}
 
+# Words in the names of metrics of which the lowest, or the highest, is the best.
+LOWER_IS_BETTER = ("loss", "perplexity", "bits")
+HIGHER_IS_BETTER = ("accuracy", "precision", "bleu", "chrf", "pearson", "spearman")
+
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -58,12 +62,19 @@ class CheckpointConfig:
     keep_every: int = 0
     best_metric: str = ""
     keep_best: int = 1
+    average: int = 1
     resume_from: str = ""
     init_from: str = ""
     same_data: bool = True
 
     def __post_init__(self) -> None:
-        for field, low in (("every", 1), ("keep", 1), ("keep_every", 0), ("keep_best", 1)):
+        for field, low in (
+            ("every", 1),
+            ("keep", 1),
+            ("keep_every", 0),
+            ("keep_best", 1),
+            ("average", 1),
+        ):
             if getattr(self, field) < low:
                 raise ValueError(f"checkpoint.{field}={getattr(self, field)} must be {low} or more")
         if self.keep_every % self.every:
@@ -71,11 +82,28 @@ class CheckpointConfig:
                 f"checkpoint.keep_every={self.keep_every} must be a multiple of checkpoint.every="
                 f"{self.every}, or nothing is there to keep"
             )
+        if self.best_metric:
+            higher_is_better(self.best_metric)
 
     @classmethod
     def from_config(cls, config: Any) -> "CheckpointConfig":
         """Return the checked section, from a ConfigDict or another mapping with these fields."""
         return cls(**{field.name: config[field.name] for field in dataclasses.fields(cls)})
+
+
+def higher_is_better(metric: str) -> bool:
+    """Say which end of a metric is the better one, by the last part of its name.
+
+    Raises `ValueError` where the name does not tell.
+    """
+    words = {*metric.rpartition("/")[2].split("_")}
+    lower, higher = words & {*LOWER_IS_BETTER}, words & {*HIGHER_IS_BETTER}
+    if bool(lower) == bool(higher):
+        raise ValueError(
+            f"checkpoint.best_metric={metric!r}: whether the lowest or the highest is the best is "
+            f"known of {', '.join((*LOWER_IS_BETTER, *HIGHER_IS_BETTER))}; name one of these"
+        )
+    return bool(higher)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,11 +152,12 @@ class Checkpoints:
         keep: list[Any] = [policies.LatestN(config.keep)]
         if config.keep_every:
             keep.append(policies.EveryNSteps(config.keep_every))
+        highest = bool(config.best_metric) and higher_is_better(config.best_metric)
         if config.best_metric:
             keep.append(
                 policies.BestN(
                     get_metric_fn=self._score,
-                    reverse=True,
+                    reverse=not highest,
                     n=config.keep_best,
                     keep_checkpoints_without_metrics=False,
                 )
@@ -138,7 +167,7 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy(keep),
                 best_fn=self._score if config.best_metric else None,
-                best_mode="min",
+                best_mode="max" if highest else "min",
                 cleanup_tmp_directories=True,
             ),
         )
