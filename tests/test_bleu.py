@@ -50,6 +50,8 @@ def test_the_tokeniser_is_that_of_the_language_or_the_one_named():
     assert "tok:char" in CorpusScorer(["你好"], "zh", tokenize="char").signatures["bleu"]
     with pytest.raises(ValueError, match=r"evals.a.tokenize='14a' is unknown; known: 13a, char"):
         CorpusScorer(["x"], "en", tokenize="14a", where="evals.a")
+    with pytest.raises(ValueError, match=r"evals.a.tokenize='' for 'ja': .*name another"):
+        CorpusScorer(["x"], "ja", where="evals.a")
 
 
 def test_tokenised_bleu_is_that_of_multi_bleu_on_moses_tokens():

@@ -15,7 +15,8 @@ class CorpusScorer:
     "tokenised_bleu": that of multi-bleu.perl on text tokenised as XLM does (punctuation normalised,
     Moses tokeniser of the language, no escapes), without smoothing. `tokenize` names another of
     SacreBLEU's tokenisers than its choice for the language. `signatures` tell what was computed.
-    Raises `ValueError`, beginning with `where`, on an unknown tokeniser or no reference at all.
+    Raises `ValueError`, beginning with `where`, on a tokeniser that is not there and where there is
+    no reference.
     """
 
     def __init__(
@@ -34,12 +35,19 @@ class CorpusScorer:
         if not references:
             raise ValueError(f"{where}: no reference to score against: the split is empty")
         self._num_lines = len(references)
-        self._bleu = BLEU(
-            lowercase=lowercase,
-            tokenize=tokenize or None,
-            trg_lang=language,
-            references=[references],
-        )
+        try:
+            self._bleu = BLEU(
+                lowercase=lowercase,
+                tokenize=tokenize or None,
+                trg_lang=language,
+                references=[references],
+            )
+        except RuntimeError as error:  # the tokenisers of Japanese and Korean are packages apart
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{where}.tokenize={tokenize!r} for {language!r}: {reason} Or name another, e.g. "
+                "'char'"
+            ) from None
         self._chrf = CHRF(lowercase=lowercase, references=[references])
         self.signatures = {
             "bleu": str(self._bleu.get_signature()),
