@@ -187,7 +187,7 @@ def test_samples_do_not_depend_on_chunks(folder, monkeypatch, capfdbinary):
         (b"ba\nb\xff\n", [], "stdin:2: not UTF-8 (byte 0xff"),
         (b"ba\n", ["--tgt=de"], "'de' is a target language without a decoder embedding"),
         (b"ba\n" + LONG.encode(), [], "sentence 2 has 42 tokens"),
-        (b"ba\n", ["--beams=61"], "beams=61 is more than the 60 words"),
+        (b"ba\n", ["--beams=61"], "beams=61: the vocabulary has only 60 words"),
         (b"ba\n", ["--beams=-1"], "beams=-1 must be 1 or more"),
         (b"ba\n", ["--beams=2", "--temperature=1"], "--beams and --temperature are two ways"),
         (b"ba\n", ["--n-best=2"], "n_best=2 is more than the hypotheses that greedy finds"),

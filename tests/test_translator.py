@@ -174,7 +174,7 @@ def test_wrong_decoding_is_refused(fields, message):
 
 
 def test_a_beam_wider_than_the_vocabulary_is_refused(folder):
-    with pytest.raises(ValueError, match=r"beams=61 is more than the 60 words of the vocabulary"):
+    with pytest.raises(ValueError, match=r"beams=61: the vocabulary has only 60 words"):
         make(folder, method="beam", beams=61)
 
 

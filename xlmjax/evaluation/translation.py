@@ -30,8 +30,7 @@ from xlmjax.evaluation.translator import (
 )
 from xlmjax.parallel.mesh import check_rows
 
-KIND = "translation"
-REFERENCE, SOURCE_TEXT = "reference", "source_text"  # of such stores: UTF-8 of the raw lines
+KIND = "translation"  # of stores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Translation:
 
     def _open(self, task: str, fields: ConfigDict, context: Context, where: str) -> Lines:
         store = open_store(task, fields.split, context)
-        needed = {features.TOKENS, features.TARGET_TOKENS, REFERENCE, SOURCE_TEXT}
+        needed = {features.TOKENS, features.TARGET_TOKENS, *features.RAW_OF}
         if store.manifest.kind != KIND or not needed <= {*store.manifest.features}:
             raise ValueError(
                 f"{where}.tasks: {task!r} ({fields.split}) is a store of "
@@ -105,8 +104,8 @@ class Translation:
         directions = check_direction(context.model, source, target, f"{where}.tasks: {task}")
         chosen = spaced(len(store), fields.max_lines).tolist()
         sources, references = (
-            [store.read(feature, index).tobytes().decode("utf-8") for index in chosen]
-            for feature in (SOURCE_TEXT, REFERENCE)
+            [store.text(feature, index) for index in chosen]
+            for feature in (features.SOURCE_TEXT, features.REFERENCE)
         )
         scorer = CorpusScorer(
             references,

@@ -125,10 +125,15 @@ class SentenceTranslator:
         decoding: DecodingConfig,
         where: str = "",
     ):
-        if decoding.method == "beam" and decoding.beams > vocabulary.size:
+        if not cfg.decoder_layers:
             raise ValueError(
-                f"{where}beams={decoding.beams} is more than the {vocabulary.size} words of the "
-                "vocabulary: lower it"
+                "model.decoder_layers=0: an encoder alone does not translate; name the config of a "
+                "translation run"
+            )
+        if decoding.method == "beam" and decoding.beams >= vocabulary.size:
+            raise ValueError(
+                f"{where}beams={decoding.beams}: the vocabulary has only {vocabulary.size} words; "
+                "lower it"
             )
         self.decoding = decoding
         self.limit = None if cfg.positions == "rope" else cfg.max_positions
