@@ -12,8 +12,8 @@ import types
 import jax
 import pytest
 
-from tests.small_run import small_config, write_data
-from tests.translation_helpers import expected, use_fake
+from tests.small_run import write_data
+from tests.translation_helpers import expected, translator_config, use_fake
 from xlmjax import cli
 from xlmjax.configs import base
 from xlmjax.data.vocabulary import Vocabulary
@@ -30,7 +30,7 @@ LONG = "ba " * 40  # of 42 tokens, where the positions are 32
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     write_data(folder)
-    config = small_config(folder)
+    config = translator_config(folder)
     experiment = build_experiment(config)
     with jax.set_mesh(experiment.mesh):
         state = experiment.spec.create(jax.random.key(0))
@@ -52,7 +52,7 @@ def fake(monkeypatch):
 
 
 def load(folder, flat=None, rows=64, **decoding):
-    config = small_config(folder, **(flat or {}))
+    config = translator_config(folder, **(flat or {}))
     return Translator.load(config, folder / "run", rows=rows, decoding=DecodingConfig(**decoding))
 
 
@@ -111,7 +111,7 @@ def test_wrong_options_are_refused(folder):
     with pytest.raises(ValueError, match=r"rows=0 must be 1 or more"):
         load(folder, rows=0)
     with pytest.raises(ValueError, match="holds no checkpoint"):
-        Translator.load(small_config(folder), folder / "run", 7)
+        Translator.load(translator_config(folder), folder / "run", 7)
     message = r"checkpoint.average=3, but .* holds 2 checkpoints"
     with pytest.raises(ValueError, match=message):
         load(folder, {"checkpoint__average": 3})
@@ -120,7 +120,7 @@ def test_wrong_options_are_refused(folder):
 
 def test_eval_scores_the_mean_of_checkpoints(folder, capsys):
     command = ["eval", f"--config={folder / 'scored.py'}", f"--workdir={folder / 'run'}"]
-    config = small_config(folder)
+    config = translator_config(folder)
     config.evals.held_out = base.perplexity(("mlm",), rows=8)
     (folder / "scored.py").write_text(
         "from ml_collections import ConfigDict\n\n\ndef get_config(arg=''):\n"

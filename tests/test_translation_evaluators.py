@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from tests.small_run import small_config, write_data
-from tests.translation_helpers import expected, use_fake, write_text, write_translations
+from tests.small_run import write_data
+from tests.translation_helpers import (
+    expected,
+    translator_config,
+    use_fake,
+    write_text,
+    write_translations,
+)
 from xlmjax.configs import base
 from xlmjax.data.vocabulary import Vocabulary
 from xlmjax.evaluation import make_evaluators
@@ -42,7 +48,7 @@ def fake(monkeypatch):
 
 
 def config_of(folder, name="translation", **fields):
-    config = small_config(folder)
+    config = translator_config(folder)
     if name == "translation":
         fields = {"tasks": ("mt.en_fr", "mt.fr_en"), "rows": 8, **fields}
     else:

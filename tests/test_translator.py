@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.small_run import small_config, write_data
-from tests.translation_helpers import expected, use_fake
+from tests.small_run import write_data
+from tests.translation_helpers import expected, translator_config, use_fake
 from xlmjax import languages
 from xlmjax.configs import base
 from xlmjax.evaluation.translator import (
@@ -44,7 +44,7 @@ def sentences():
 
 
 def make(folder, rows=8, mesh=EIGHT, flat=None, **decoding):
-    experiment = build_experiment(small_config(folder, **(flat or {})))
+    experiment = build_experiment(translator_config(folder, **(flat or {})))
     devices = jax.devices()[: math.prod(mesh.sizes)]
     translator = SentenceTranslator(
         make_mesh(mesh, devices),
@@ -179,7 +179,7 @@ def test_a_beam_wider_than_the_vocabulary_is_refused(folder):
 
 
 def test_languages_without_an_embedding_are_refused(folder):
-    cfg = build_experiment(small_config(folder)).model
+    cfg = build_experiment(translator_config(folder)).model
     assert check_direction(cfg, "fr", "en", "x") == languages.ids(("fr", "en"))
     for source, target, message in (
         ("en", "de", r"x: 'de' is a target language without a decoder embedding; .*: en, fr"),

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.small_run import small_config
 from tests.stores import write_store
 from xlmjax import languages
 from xlmjax.data.store import FeatureSpec, TokenStore
@@ -79,6 +80,11 @@ def beam_search(
     assert n_best <= beams
     moves = jnp.broadcast_to(jnp.arange(n_best), (len(source.tokens), n_best))
     return _generated(source, targets, limits, max_length, eos, pad, moves)
+
+
+def translator_config(folder, **flat):
+    """Return the config of `small_run` with a decoder."""
+    return small_config(folder, **{"model__decoder_layers": 1} | flat)
 
 
 def use_fake(monkeypatch):
