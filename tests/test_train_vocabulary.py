@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import itertools
 
 import numpy as np
 import pytest
@@ -157,3 +158,12 @@ def test_command_writes_reports_and_does_not_overwrite(config, capsys):
     config.vocab.size = 410
     vocab.run(config, argparse.Namespace(force=True))
     assert Vocabulary.load(config.data.vocabulary).size == 410
+
+
+def test_a_corpus_that_comes_twice_makes_no_long_repeat():
+    lines = [str(number) for number in range(3_000)]
+    once = list(train_vocabulary.shuffled(lines * 2, 0, window=500))
+    assert sorted(once) == sorted(lines * 2)
+    follows = list(itertools.pairwise(once))
+    assert len(set(follows)) > 0.99 * len(follows)
+    assert once == list(train_vocabulary.shuffled(lines * 2, 0, window=500))

@@ -1,5 +1,6 @@
 """Translation by `train`: every objective in one step, both halves from a pretrained encoder."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -79,7 +80,8 @@ def start(config, workdir):
     """Return the state that a run begins with, and the sentence that says where it is from."""
     experiment = build_experiment(config)
     settings = CheckpointConfig.from_config(config.checkpoint)
-    with Checkpoints(workdir, settings, experiment.identity) as checkpoints:
+    checkpoints = Checkpoints(workdir, settings, experiment.identity)
+    with contextlib.closing(checkpoints), jax.set_mesh(experiment.mesh):
         return initial_state(
             checkpoints, settings, experiment.identity, experiment.spec, jax.random.key(1)
         )

@@ -5,7 +5,7 @@ import dataclasses
 import io
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import sentencepiece
@@ -98,7 +98,7 @@ def train(config: ConfigDict) -> tuple[Vocabulary, list[Sampled]]:
     errors: list[Exception] = []
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_noting_errors(lines, errors),
+            sentence_iterator=_noting_errors(shuffled(lines, config.seed), errors),
             model_writer=model,
             model_type=vocab.kind,
             vocab_size=vocab.size,
@@ -177,6 +177,25 @@ def _draw(
                 for _ in range(times):
                     for start in range(0, len(text), _MAX_CHARACTERS):
                         yield text[start : start + _MAX_CHARACTERS]
+
+
+def shuffled(lines: Iterable[str], seed: int, window: int = 10_000) -> Iterator[str]:
+    """Yield lines in another order, `window` of them held at a time.
+
+    Where a corpus comes twice, as text and as a side of pairs, lines that follow each other in both
+    places would be one long repeat, of which SentencePiece looks at every part: hours, not seconds.
+    """
+    generator = np.random.default_rng(seed)
+    held: list[str] = []
+    for line in lines:
+        if len(held) < window:
+            held.append(line)
+            continue
+        place = int(generator.integers(window))
+        yield held[place]
+        held[place] = line
+    generator.shuffle(held)
+    yield from held
 
 
 def _noting_errors(lines: Iterator[str], errors: list[Exception]) -> Iterator[str]:

@@ -75,7 +75,7 @@ def _initialised(init_from: str, model: Any, identity: Identity) -> tuple[Any, s
             f"checkpoint.init_from={init_from!r}: one checkpoint, or with a decoder two, "
             "ENCODER,DECODER"
         )
-    if not halves:
+    if not halves or (len(places) == 1 and _has_decoder(init_from)):
         place = find_checkpoint(init_from, "checkpoint.init_from")
         model, report = load_parameters(place, model, identity)
         return model, f"parameters from {place}: {report}"
@@ -88,8 +88,16 @@ def _initialised(init_from: str, model: Any, identity: Identity) -> tuple[Any, s
         renames = ((f"{half}/(.*)", r"\1"),)
         loaded, report = load_parameters(place, getattr(model, half), identity, renames)
         values |= {f"{half}/{name}": leaf for name, leaf in named_leaves(loaded).items()}
+        other = tuple(f"{name}/" for name in halves if name != half)
+        skipped = tuple(name for name in report.skipped if not name.startswith(other))
+        report = dataclasses.replace(report, skipped=skipped)
         lines.append(f"{half}: parameters from {place}: {report}")
     return from_pure_dict(model, nest(values)), "; ".join(lines)
+
+
+def _has_decoder(init_from: str) -> bool:
+    metadata = read_metadata(find_checkpoint(init_from, "checkpoint.init_from"))
+    return bool(metadata["model"].get("decoder_layers"))
 
 
 @dataclasses.dataclass(frozen=True)
