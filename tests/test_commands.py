@@ -8,6 +8,7 @@ import pytest
 from tests.small_run import small_config, write_data
 from xlmjax import cli
 from xlmjax.commands import bench, demo, plan
+from xlmjax.configuration import load_config
 
 
 def test_the_closing_table_of_the_demo_holds_every_task(tmp_path):
@@ -26,6 +27,29 @@ def test_the_closing_table_of_the_demo_holds_every_task(tmp_path):
         ["mlm.de", "50.0%", "50.0%"],
         ["tlm.de_en", "62.5%", "87.5%"],
     ]
+
+
+def test_the_table_of_transfer_holds_every_language_and_the_average():
+    names = ("demo.xnli.de", "demo.xnli.en", "zero_shot", "average")
+    found = {f"eval/xnli/{name}/accuracy": 0.5 + i / 8 for i, name in enumerate(names)}
+    table = demo.transfer_table({"MLM": found, "MLM+TLM": found})
+    assert [line.split() for line in table.splitlines()] == [
+        ["MLM", "MLM+TLM"],
+        ["de", "50.0%", "50.0%"],
+        ["en", "62.5%", "62.5%"],
+        ["all", "but", "en", "75.0%", "75.0%"],
+    ]
+
+
+def test_the_demo_fine_tunes_the_model_that_it_pretrained():
+    config = load_config("demo", ["--config.model.embed_dim=64", "--config.train.num_steps=7"])
+    config.data.stores = "elsewhere"
+    tuning = demo.fine_tuning(config, "runs/demo/mlm")
+    assert tuning.checkpoint.init_from == "runs/demo/mlm"
+    assert (tuning.model.embed_dim, tuning.train.num_steps) == (64, 7)
+    assert tuning.data.stores == "elsewhere"
+    assert tuning.data.mixture == ("demo.xnli.en",)
+    assert config.data.mixture == ("mlm", "tlm")
 
 
 def test_bench_reports_every_rate_and_an_unknown_peak():
@@ -111,5 +135,7 @@ def test_the_demo_runs_from_vocabulary_to_table(tmp_path, capsys):
         *(f"mlm.{code}" for code in ("de", "en", "es", "fr", "sw")),
         *(f"tlm.{pair}" for pair in ("de_en", "en_es", "en_fr", "en_sw")),
     ]
-    assert cli.main(command) == 0  # everything is there: the table at once
-    assert "4/4" in capsys.readouterr().out
+    inference = [line.split() for line in printed.splitlines() if line.count("%") == 2][-6:]
+    assert [row[0] for row in inference] == ["de", "en", "es", "fr", "sw", "all"]
+    assert cli.main(command) == 0  # everything is there: the tables at once
+    assert "6/6" in capsys.readouterr().out

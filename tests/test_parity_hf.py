@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks.hf_weights import state_dict
 from tests.model_helpers import CLASSIC, EOS, LANGUAGES, MASK, PAD, VOCAB, randomised, text
 from xlmjax.objectives.classification import Classification
 
@@ -55,51 +56,13 @@ def hugging_face(cfg, model, causal=False):
             tie_word_embeddings=cfg.tie_embeddings,
         )
     )
-    missing, unexpected = theirs.load_state_dict(state_dict(cfg, model), strict=False)
+    ours = {name: torch.tensor(value) for name, value in state_dict(model).items()}
+    missing, unexpected = theirs.load_state_dict(ours, strict=False)
     fixed = {"transformer.position_ids", "transformer.position_embeddings.weight"}
     tied = {"pred_layer.proj.weight"} if cfg.tie_embeddings and not cfg.num_labels else set()
     assert not unexpected
     assert set(missing) <= tied | (fixed if cfg.positions == "sinusoidal" else set())
     return theirs.eval()
-
-
-def state_dict(cfg, model):
-    """Return our parameters under the names of XLM; torch keeps matrices as (out, in)."""
-    embeddings, layers = model.embeddings, model.transformer.layers
-    named = {"embeddings.weight": embeddings.tokens}
-    if embeddings.positions is not None:
-        named["position_embeddings.weight"] = embeddings.positions
-    if embeddings.languages is not None:
-        named["lang_embeddings.weight"] = embeddings.languages
-    named |= norm("layer_norm_emb", embeddings.norm)
-    for i in range(cfg.num_layers):
-        layer = jax.tree.map(lambda stacked, i=i: stacked[i], layers)
-        parts = {"q": "query", "k": "key", "v": "value", "out": "out"}
-        for short, name in parts.items():
-            dense = getattr(layer.attention, name)
-            named |= linear(f"attentions.{i}.{short}_lin", dense, cfg.embed_dim, cfg.embed_dim)
-        named |= linear(f"ffns.{i}.lin1", layer.mlp.wi, cfg.embed_dim, cfg.mlp_dim)
-        named |= linear(f"ffns.{i}.lin2", layer.mlp.wo, cfg.mlp_dim, cfg.embed_dim)
-        named |= norm(f"layer_norm1.{i}", layer.attention_norm)
-        named |= norm(f"layer_norm2.{i}", layer.mlp_norm)
-    named = {f"transformer.{name}": value for name, value in named.items()}
-    if model.classifier is not None:
-        scores = linear("sequence_summary.summary", model.classifier, cfg.embed_dim, cfg.num_labels)
-        named |= scores
-        return {name: torch.tensor(np.array(value)) for name, value in named.items()}
-    named["pred_layer.proj.bias"] = model.head.bias
-    if model.head.table is not None:
-        named["pred_layer.proj.weight"] = model.head.table
-    return {name: torch.tensor(np.array(value)) for name, value in named.items()}
-
-
-def linear(name, dense, inputs, outputs):
-    kernel = np.asarray(dense.kernel).reshape(inputs, outputs)
-    return {f"{name}.weight": kernel.T, f"{name}.bias": np.asarray(dense.bias).reshape(outputs)}
-
-
-def norm(name, ours):
-    return {f"{name}.weight": ours.scale, f"{name}.bias": ours.bias}
 
 
 def batch(cfg):

@@ -17,6 +17,7 @@ from xlmjax.data.layout import Delimiters
 from xlmjax.data.sentences import SentenceBatches, bucket
 from xlmjax.data.store import TokenStore
 from xlmjax.evaluation import Retrieval, make_evaluators
+from xlmjax.evaluation.by_language import means_by_language
 from xlmjax.experiment import build_experiment
 
 TASK = "tlm.en_fr"
@@ -169,10 +170,10 @@ def test_a_sentence_of_several_tasks_is_encoded_once(tmp_path, host_model, refer
 
 def test_every_metric_has_its_name(reference):
     values, evaluator = reference
-    metrics = {name.rpartition("/")[2] for name in values}
-    assert {name.rpartition("/")[0] for name in values} == {TASK, "average"}
+    metrics = {name.rpartition("/")[2] for name in values if name.startswith(TASK)}
+    assert {name.rpartition("/")[0] for name in values} == {TASK, "en", "fr", "average"}
     assert len(metrics) == 13
-    assert len(values) == 26
+    assert len(values) == 4 * 13
     for metric in metrics:
         assert values[f"average/{metric}"] == values[f"{TASK}/{metric}"]
     assert evaluator.protocol["tasks"][TASK] == {
@@ -180,6 +181,23 @@ def test_every_metric_has_its_name(reference):
         "dropped": {},
         "languages": ("en", "fr"),
     }
+
+
+@pytest.mark.parametrize("measure_name", ["cosine", "csls", "margin"])
+def test_a_language_is_looked_up_from_its_own_side(reference, measure_name):
+    values, name = reference[0], f"accuracy_{measure_name}"
+    forward, backward = (values[f"{TASK}/{name}_{way}"] for way in ("forward", "backward"))
+    assert (values[f"en/{name}_from"], values[f"en/{name}_into"]) == (forward, backward)
+    assert (values[f"fr/{name}_from"], values[f"fr/{name}_into"]) == (backward, forward)
+    assert values[f"en/{name}"] == values[f"fr/{name}"] == values[f"{TASK}/{name}"]
+    assert values["fr/cosine_pairs"] == values[f"{TASK}/cosine_pairs"]
+
+
+def test_a_language_has_the_mean_over_its_pairs():
+    found = [(("de", "en"), {"a": 0.5, "b": 1.0}), (("en", "sw"), {"a": 0.25}), (("en",), {"a": 0})]
+    assert dict(means_by_language(found)) == {
+        "de/a": 0.5, "de/b": 1.0, "en/a": 0.25, "en/b": 1.0, "sw/a": 0.25,
+    }  # fmt: skip
 
 
 def test_long_pairs_are_dropped_and_counted_never_cut(folder, host_model):

@@ -107,6 +107,6 @@ def to_json(config: ConfigDict) -> str:
 
 def apply_flat(config: ConfigDict, flat: dict[str, Any]) -> ConfigDict:
     """Return a copy of `config` with dotted fields replaced."""
-    copy = ConfigDict(config)
+    copy = config.copy_and_resolve_references()
     copy.update_from_flattened_dict(flat)
     return copy

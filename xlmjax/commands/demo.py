@@ -1,4 +1,4 @@
-"""`xlmjax demo`: vocabulary, data, two pretraining runs and what they learned, on this machine."""
+"""`xlmjax demo`: from a vocabulary to zero-shot transfer, MLM beside MLM+TLM, on this machine."""
 
 import argparse
 import json
@@ -8,12 +8,14 @@ import types
 
 from ml_collections import ConfigDict
 
+from xlmjax.configs.xnli import LABELS
 from xlmjax.configuration import load_config
 
 HELP = """The method in miniature, on text that a small grammar of German, English, Spanish, French
 and Swahili generates: trains a vocabulary, prepares token stores, pretrains with MLM alone and with
-MLM+TLM on as many tokens, and prints how well each fills in masked words, alone and beside a
-translation. Run it again to see the table at once."""
+MLM+TLM on as many tokens, fine-tunes both for inference in English, and prints how well each fills
+in masked words, alone and beside a translation, and how well it infers in all five languages. Run
+it again to see the tables at once."""
 
 DEFAULT_CONFIG = "demo"
 RUNS = (("mlm", "MLM"), ("mlm_tlm", "MLM+TLM"))
@@ -36,26 +38,49 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
     config.data.vocabulary = str(root / "vocabulary.model")
     config.data.stores = str(root / "stores")
     if not pathlib.Path(config.data.vocabulary).is_file():
-        _say("1/4  a vocabulary over all five languages")
+        _say("1/6  a vocabulary over all five languages")
         vocab.run(config, _defaults(vocab))
-    _say("2/4  token stores")
-    prepare.run(config, _defaults(prepare))
-    scores = {}
+    _say("2/6  token stores")
+    for one in (config, fine_tuning(config)):
+        prepare.run(one, _defaults(prepare))
+    scores: dict[str, dict[str, float]] = {}
     for number, (objective, title) in enumerate(RUNS, start=3):
-        _say(f"{number}/4  pretraining, {title}")
-        one = ConfigDict(config)
+        _say(f"{number}/6  pretraining, {title}")
+        one = config.copy_and_resolve_references()
         one.data.mixture = load_config(f"demo:objective={objective}").data.mixture
-        workdir = root / objective
-        train(one, workdir)
-        scores[title] = final_metrics(workdir)
+        train(one, root / objective)
+        scores[title] = final_metrics(root / objective)
+    for number, (objective, title) in enumerate(RUNS, start=5):
+        _say(f"{number}/6  fine-tuning in English, {title}")
+        workdir = root / f"xnli_{objective}"
+        train(fine_tuning(config, str(root / objective)), workdir)
+        scores[title] |= final_metrics(workdir)
     print(f"\n{closing_table(scores)}\n")
     print(
         "Masked accuracy on held-out text. A word masked in a pair can be read off its\n"
         "translation once the model has aligned the languages: TLM trains that, MLM alone does\n"
         "not.\n"
-        f"Files: {root}/mlm and {root}/mlm_tlm (config.json, metrics.jsonl, tensorboard,\n"
-        f"checkpoints); {time.monotonic() - started:.0f} s in all."
     )
+    print(f"{transfer_table(scores)}\n")
+    print(
+        f"Accuracy of inference, fine-tuned in English alone; chance is {1 / len(LABELS):.1%}.\n"
+        f"Files: {root}/mlm, mlm_tlm, xnli_mlm and xnli_mlm_tlm (config.json, metrics.jsonl,\n"
+        f"tensorboard, checkpoints); {time.monotonic() - started:.0f} s in all."
+    )
+
+
+def fine_tuning(config: ConfigDict, init: str = "") -> ConfigDict:
+    """Return `demo_xnli` for what a pretraining run of `config` left in the workdir `init`.
+
+    It shares the run's data, model and devices, and is not longer.
+    """
+    own, shared = load_config(f"demo_xnli:init={init}"), config.copy_and_resolve_references()
+    shared.data.mixture, shared.model.pooling = own.data.mixture, own.model.pooling
+    for section in ("seed", "data", "model", "mesh", "log"):
+        own[section] = shared[section]
+    own.train.num_cpu_devices = config.train.num_cpu_devices
+    own.train.num_steps = min(own.train.num_steps, config.train.num_steps)
+    return own
 
 
 def final_metrics(workdir: pathlib.Path) -> dict[str, float]:
@@ -76,11 +101,29 @@ def closing_table(scores: dict[str, dict[str, float]]) -> str:
         for name in first
         if name.startswith((f"{prefix}mlm.", f"{prefix}tlm.")) and name.endswith(suffix)
     )
-    width = max(map(len, tasks))
+    return _table({task: f"{prefix}{task}{suffix}" for task in tasks}, scores)
+
+
+def transfer_table(scores: dict[str, dict[str, float]]) -> str:
+    """Return the accuracy of inference in every language (rows) by run (columns)."""
+    prefix, suffix = "eval/xnli/demo.xnli.", "/accuracy"
+    first = next(iter(scores.values()))
+    codes = sorted(
+        name[len(prefix) : -len(suffix)]
+        for name in first
+        if name.startswith(prefix) and name.endswith(suffix)
+    )
+    rows = {code: f"{prefix}{code}{suffix}" for code in codes}
+    return _table({**rows, "all but en": "eval/xnli/zero_shot/accuracy"}, scores)
+
+
+def _table(rows: dict[str, str], scores: dict[str, dict[str, float]]) -> str:
+    """Return a table in percent; `rows` are titles and the metrics they show."""
+    width = max(map(len, rows))
     lines = [" " * width + "".join(f"  {title:>8}" for title in scores)]
-    for task in tasks:
-        values = [metrics[f"{prefix}{task}{suffix}"] for metrics in scores.values()]
-        lines.append(f"{task:<{width}}" + "".join(f"  {value:8.1%}" for value in values))
+    for title, metric in rows.items():
+        cells = (f"  {metrics[metric]:8.1%}" for metrics in scores.values())
+        lines.append(f"{title:<{width}}" + "".join(cells))
     return "\n".join(lines)
 
 

@@ -25,6 +25,7 @@ from xlmjax.data.mixture import resolve_names
 from xlmjax.data.sentences import DELIMITERS
 from xlmjax.data.store import TokenStore
 from xlmjax.evaluation.base import EVALUATORS, Context
+from xlmjax.evaluation.by_language import means_by_language
 from xlmjax.evaluation.sentence_encoder import SentenceEncoder
 from xlmjax.models.config import ModelConfig
 from xlmjax.ops import similarity
@@ -132,7 +133,11 @@ class Retrieval:
         }
 
     def evaluate(self, model: Any) -> Iterator[tuple[str, float]]:
-        """Yield `<task>/<metric>`, and `average/<metric>`, the arithmetic mean over the tasks."""
+        """Yield `<task>/<metric>`, `<language>/<metric>` and `average/<metric>`.
+
+        A language has the arithmetic mean over the tasks that it is a side of, its sentences looked
+        up in the other side ("from") and found there ("into"); an average is that over all tasks.
+        """
         vectors = self._encode(
             model, self._sentences.tokens, np.array(self._sentences.language_ids)
         )
@@ -141,6 +146,12 @@ class Retrieval:
             metrics = self._compare(vectors[first], vectors[second])
             found.append(metrics)
             yield from ((f"{pairs.name}/{metric}", value) for metric, value in metrics.items())
+        sides = (
+            ((pairs.languages[side],), _seen_from(side, metrics))
+            for pairs, metrics in zip(self._pairs, found, strict=True)
+            for side in (0, 1)
+        )
+        yield from means_by_language(sides)
         for metric in found[0]:
             yield f"average/{metric}", statistics.fmean(metrics[metric] for metrics in found)
 
@@ -156,6 +167,16 @@ class Retrieval:
             metrics[f"accuracy_{measure}_forward"] = forward / n
             metrics[f"accuracy_{measure}_backward"] = backward / n
         return metrics | sums.means(n)
+
+
+def _seen_from(side: int, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of a task, directions named as its first (0) or second language goes."""
+    names = {"forward": ("from", "into")[side], "backward": ("into", "from")[side]}
+    renamed = {}
+    for metric, value in metrics.items():
+        stem, _, last = metric.rpartition("_")
+        renamed[f"{stem}_{names.get(last, last)}"] = value
+    return renamed
 
 
 def _filled(vectors: Float32[np.ndarray, "n e"]) -> Float32[np.ndarray, "m e"]:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
 from xlmjax.evaluation.base import EVALUATORS, Context
+from xlmjax.evaluation.by_language import means_by_language
 from xlmjax.evaluation.word_lists import WordList, read_word_lists
 from xlmjax.ops import similarity
 from xlmjax.parallel.partition import replicated
@@ -115,9 +116,11 @@ class WordTranslation:
         }
 
     def evaluate(self, model: Any) -> Iterator[tuple[str, float]]:
-        """Yield `<a>_<b>/<metric>`, and `average/<metric>` over all that have the metric.
+        """Yield `<a>_<b>/<metric>`, `<language>/<metric>` and `average/<metric>`.
 
-        A correlation that does not exist, because all words are equally similar, is left out.
+        A language has the mean over all that it is a side of, an average that over all, of those
+        that have the metric. A correlation that does not exist, because all words are equally
+        similar, is left out.
         """
         found: dict[str, dict[str, float]] = {}
         for lexicon in self._dictionaries:
@@ -142,6 +145,7 @@ class WordTranslation:
             for metric, value in metrics.items():
                 yield f"{name}/{metric}", value
                 averages.setdefault(metric, []).append(value)
+        yield from means_by_language((name.split("_"), own) for name, own in found.items())
         for metric, values in averages.items():
             yield f"average/{metric}", statistics.fmean(values)
 
