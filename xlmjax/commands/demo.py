@@ -1,4 +1,4 @@
-"""`xlmjax demo`: from a vocabulary to zero-shot transfer, MLM beside MLM+TLM, on this machine."""
+"""`xlmjax demo`: from a vocabulary to transfer and translation, on this machine."""
 
 import argparse
 import json
@@ -13,12 +13,14 @@ from xlmjax.configuration import load_config
 
 HELP = """The method in miniature, on text that a small grammar of German, English, Spanish, French
 and Swahili generates: trains a vocabulary, prepares token stores, pretrains with MLM alone and with
-MLM+TLM on as many tokens, fine-tunes both for inference in English, and prints how well each fills
-in masked words, alone and beside a translation, and how well it infers in all five languages. Run
-it again to see the tables at once."""
+MLM+TLM on as many tokens, fine-tunes both for inference in English, learns to translate German and
+English with pairs and without, and prints how well each fills in masked words, infers in all five
+languages and translates. Run it again to see the tables at once."""
 
 DEFAULT_CONFIG = "demo"
 RUNS = (("mlm", "MLM"), ("mlm_tlm", "MLM+TLM"))
+# Without pairs the encoder must not have seen any either.
+TRANSLATORS = (("supervised", "mlm_tlm", "pairs"), ("unsupervised", "mlm", "no pairs"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,23 +40,30 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
     config.data.vocabulary = str(root / "vocabulary.model")
     config.data.stores = str(root / "stores")
     if not pathlib.Path(config.data.vocabulary).is_file():
-        _say("1/6  a vocabulary over all five languages")
+        _say("1/8  a vocabulary over all five languages")
         vocab.run(config, _defaults(vocab))
-    _say("2/6  token stores")
-    for one in (config, fine_tuning(config)):
+    _say("2/8  token stores")
+    tuning = follow_up(config, "demo_xnli")
+    for one in (config, tuning, *(follow_up(config, f"demo_mt:mode={m}") for m, *_ in TRANSLATORS)):
         prepare.run(one, _defaults(prepare))
     scores: dict[str, dict[str, float]] = {}
     for number, (objective, title) in enumerate(RUNS, start=3):
-        _say(f"{number}/6  pretraining, {title}")
+        _say(f"{number}/8  pretraining, {title}")
         one = config.copy_and_resolve_references()
         one.data.mixture = load_config(f"demo:objective={objective}").data.mixture
         train(one, root / objective)
         scores[title] = final_metrics(root / objective)
     for number, (objective, title) in enumerate(RUNS, start=5):
-        _say(f"{number}/6  fine-tuning in English, {title}")
+        _say(f"{number}/8  fine-tuning in English, {title}")
         workdir = root / f"xnli_{objective}"
-        train(fine_tuning(config, str(root / objective)), workdir)
+        train(follow_up(config, f"demo_xnli:init={root / objective}"), workdir)
         scores[title] |= final_metrics(workdir)
+    translated: dict[str, dict[str, float]] = {}
+    for number, (mode, objective, title) in enumerate(TRANSLATORS, start=7):
+        _say(f"{number}/8  translation, {title}")
+        workdir = root / f"mt_{mode}"
+        train(follow_up(config, f"demo_mt:mode={mode},init={root / objective}"), workdir)
+        translated[title] = final_metrics(workdir)
     print(f"\n{closing_table(scores)}\n")
     print(
         "Masked accuracy on held-out text. A word masked in a pair can be read off its\n"
@@ -62,22 +71,34 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
         "not.\n"
     )
     print(f"{transfer_table(scores)}\n")
+    print(f"Accuracy of inference, fine-tuned in English alone; chance is {1 / len(LABELS):.1%}.\n")
+    print(f"{translation_table(translated)}\n")
+    print(f"BLEU on held-out text. Five of the translations, with pairs:\n\n{samples(root)}\n")
     print(
-        f"Accuracy of inference, fine-tuned in English alone; chance is {1 / len(LABELS):.1%}.\n"
-        f"Files: {root}/mlm, mlm_tlm, xnli_mlm and xnli_mlm_tlm (config.json, metrics.jsonl,\n"
-        f"tensorboard, checkpoints); {time.monotonic() - started:.0f} s in all."
+        f"Files: {root}/mlm, mlm_tlm, xnli_*, mt_* (config.json, metrics.jsonl, tensorboard,\n"
+        f"checkpoints, eval); {time.monotonic() - started:.0f} s in all."
     )
 
 
-def fine_tuning(config: ConfigDict, init: str = "") -> ConfigDict:
-    """Return `demo_xnli` for what a pretraining run of `config` left in the workdir `init`.
+def follow_up(config: ConfigDict, name: str) -> ConfigDict:
+    """Return the config `name` for what a pretraining run of `config` left behind.
 
-    It shares the run's data, model and devices, and is not longer.
+    It shares the run's data, model and devices where it has nothing of its own to say, and is not
+    longer.
     """
-    own, shared = load_config(f"demo_xnli:init={init}"), config.copy_and_resolve_references()
-    shared.data.mixture, shared.model.pooling = own.data.mixture, own.model.pooling
-    for section in ("seed", "data", "model", "mesh", "log"):
-        own[section] = shared[section]
+    own, usual, shared = (
+        load_config(name),
+        load_config("demo"),
+        config.copy_and_resolve_references(),
+    )
+    for section in ("data", "model"):
+        for field, value in usual[section].items():
+            if own[section][field] == value:
+                own[section][field] = shared[section][field]
+    if own.model.decoder_layers:
+        own.model.decoder_layers = own.model.num_layers
+    for field in ("seed", "mesh", "log"):
+        own[field] = shared[field]
     own.train.num_cpu_devices = config.train.num_cpu_devices
     own.train.num_steps = min(own.train.num_steps, config.train.num_steps)
     return own
@@ -117,12 +138,35 @@ def transfer_table(scores: dict[str, dict[str, float]]) -> str:
     return _table({**rows, "all but en": "eval/xnli/zero_shot/accuracy"}, scores)
 
 
-def _table(rows: dict[str, str], scores: dict[str, dict[str, float]]) -> str:
-    """Return a table in percent; `rows` are titles and the metrics they show."""
+def translation_table(scores: dict[str, dict[str, float]]) -> str:
+    """Return BLEU of both directions (rows) by run (columns)."""
+    ways = {"de -> en": "de_en", "en -> de": "en_de"}
+    rows = {title: f"eval/translation/demo.mt.{way}/bleu" for title, way in ways.items()}
+    return _table(rows, scores, "8.1f")
+
+
+def samples(root: pathlib.Path, count: int = 5) -> str:
+    """Return the first sources, what the supervised translator made of them, and references."""
+    folder = max(
+        (root / "mt_supervised" / "eval").glob("translation-*/"),
+        key=lambda path: int(path.name.partition("-")[2]),
+    )
+    columns = [
+        (folder / f"demo.mt.de_en.{kind}.txt").read_text("utf-8").splitlines()[:count]
+        for kind in ("src", "hyp", "ref")
+    ]
+    return "\n\n".join(
+        f"  de   {source}\n  ->   {found}\n  en   {reference}"
+        for source, found, reference in zip(*columns, strict=True)
+    )
+
+
+def _table(rows: dict[str, str], scores: dict[str, dict[str, float]], style: str = "8.1%") -> str:
+    """Return a table; `rows` are titles and the metrics they show."""
     width = max(map(len, rows))
     lines = [" " * width + "".join(f"  {title:>8}" for title in scores)]
     for title, metric in rows.items():
-        cells = (f"  {metrics[metric]:8.1%}" for metrics in scores.values())
+        cells = (f"  {metrics[metric]:{style}}" for metrics in scores.values())
         lines.append(f"{title:<{width}}" + "".join(cells))
     return "\n".join(lines)
 
