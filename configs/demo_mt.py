@@ -1,7 +1,7 @@
 """Translation between German and English on generated text, with pairs and without.
 
-  xlmjax train --config=demo_mt:init=runs/demo/mlm_tlm --workdir=runs/demo/mt_supervised
-  xlmjax train --config=demo_mt:mode=unsupervised,init=runs/demo/mlm --workdir=runs/demo/mt
+  xlmjax train --config=demo_mt:init=runs/demo/mlm_tlm --workdir=runs/demo/mt
+  xlmjax train --config=demo_mt:mode=unsupervised,init=runs/demo/mlm --workdir=runs/demo/unmt
 
 The encoders are those of configs/demo.py, pretrained by `xlmjax demo`; both halves start from one.
 """

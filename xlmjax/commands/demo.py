@@ -13,14 +13,12 @@ from xlmjax.configuration import load_config
 
 HELP = """The method in miniature, on text that a small grammar of German, English, Spanish, French
 and Swahili generates: trains a vocabulary, prepares token stores, pretrains with MLM alone and with
-MLM+TLM on as many tokens, fine-tunes both for inference in English, learns to translate German and
-English with pairs and without, and prints how well each fills in masked words, infers in all five
+MLM+TLM on as many tokens, fine-tunes both for inference in English, learns to translate between
+German and English, and prints how well each fills in masked words, infers in all five
 languages and translates. Run it again to see the tables at once."""
 
 DEFAULT_CONFIG = "demo"
 RUNS = (("mlm", "MLM"), ("mlm_tlm", "MLM+TLM"))
-# Without pairs the encoder must not have seen any either.
-TRANSLATORS = (("supervised", "mlm_tlm", "pairs"), ("unsupervised", "mlm", "no pairs"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,30 +38,25 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
     config.data.vocabulary = str(root / "vocabulary.model")
     config.data.stores = str(root / "stores")
     if not pathlib.Path(config.data.vocabulary).is_file():
-        _say("1/8  a vocabulary over all five languages")
+        _say("1/7  a vocabulary over all five languages")
         vocab.run(config, _defaults(vocab))
-    _say("2/8  token stores")
-    tuning = follow_up(config, "demo_xnli")
-    for one in (config, tuning, *(follow_up(config, f"demo_mt:mode={m}") for m, *_ in TRANSLATORS)):
+    _say("2/7  token stores")
+    for one in (config, follow_up(config, "demo_xnli"), follow_up(config, "demo_mt")):
         prepare.run(one, _defaults(prepare))
     scores: dict[str, dict[str, float]] = {}
     for number, (objective, title) in enumerate(RUNS, start=3):
-        _say(f"{number}/8  pretraining, {title}")
+        _say(f"{number}/7  pretraining, {title}")
         one = config.copy_and_resolve_references()
         one.data.mixture = load_config(f"demo:objective={objective}").data.mixture
         train(one, root / objective)
         scores[title] = final_metrics(root / objective)
     for number, (objective, title) in enumerate(RUNS, start=5):
-        _say(f"{number}/8  fine-tuning in English, {title}")
+        _say(f"{number}/7  fine-tuning in English, {title}")
         workdir = root / f"xnli_{objective}"
         train(follow_up(config, f"demo_xnli:init={root / objective}"), workdir)
         scores[title] |= final_metrics(workdir)
-    translated: dict[str, dict[str, float]] = {}
-    for number, (mode, objective, title) in enumerate(TRANSLATORS, start=7):
-        _say(f"{number}/8  translation, {title}")
-        workdir = root / f"mt_{mode}"
-        train(follow_up(config, f"demo_mt:mode={mode},init={root / objective}"), workdir)
-        translated[title] = final_metrics(workdir)
+    _say("7/7  translation, from the encoder of MLM+TLM")
+    train(follow_up(config, f"demo_mt:init={root / 'mlm_tlm'}"), root / "mt")
     print(f"\n{closing_table(scores)}\n")
     print(
         "Masked accuracy on held-out text. A word masked in a pair can be read off its\n"
@@ -72,10 +65,10 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
     )
     print(f"{transfer_table(scores)}\n")
     print(f"Accuracy of inference, fine-tuned in English alone; chance is {1 / len(LABELS):.1%}.\n")
-    print(f"{translation_table(translated)}\n")
-    print(f"BLEU on held-out text. Five of the translations, with pairs:\n\n{samples(root)}\n")
+    print(f"{translation_table(final_metrics(root / 'mt'))}\n")
+    print(f"BLEU on held-out text. Five of the translations:\n\n{samples(root / 'mt')}\n")
     print(
-        f"Files: {root}/mlm, mlm_tlm, xnli_*, mt_* (config.json, metrics.jsonl, tensorboard,\n"
+        f"Files: {root}/mlm, mlm_tlm, xnli_*, mt (config.json, metrics.jsonl, tensorboard,\n"
         f"checkpoints, eval); {time.monotonic() - started:.0f} s in all."
     )
 
@@ -138,17 +131,17 @@ def transfer_table(scores: dict[str, dict[str, float]]) -> str:
     return _table({**rows, "all but en": "eval/xnli/zero_shot/accuracy"}, scores)
 
 
-def translation_table(scores: dict[str, dict[str, float]]) -> str:
-    """Return BLEU of both directions (rows) by run (columns)."""
+def translation_table(metrics: dict[str, float]) -> str:
+    """Return BLEU of both directions."""
     ways = {"de -> en": "de_en", "en -> de": "en_de"}
     rows = {title: f"eval/translation/demo.mt.{way}/bleu" for title, way in ways.items()}
-    return _table(rows, scores, "8.1f")
+    return _table(rows, {"BLEU": metrics}, "8.1f")
 
 
-def samples(root: pathlib.Path, count: int = 5) -> str:
-    """Return the first sources, what the supervised translator made of them, and references."""
+def samples(workdir: pathlib.Path, count: int = 5) -> str:
+    """Return the first sources of a run, what it made of them at last, and references."""
     folder = max(
-        (root / "mt_supervised" / "eval").glob("translation-*/"),
+        (workdir / "eval").glob("translation-*/"),
         key=lambda path: int(path.name.partition("-")[2]),
     )
     columns = [
