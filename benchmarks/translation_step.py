@@ -1,0 +1,173 @@
+"""Where the time of translation goes, on this machine, contenders in turns.
+
+    uv run python benchmarks/translation_step.py --config=multi30k_tiny:root=DATA --rounds 5
+
+Three tables: gradients of supervised translation with several pairs a row against one pair a row
+(real tokens of both sides a second); the parts of a back-translation step; writing words with keys
+and values kept against running the decoder over the whole prefix again; one word against beams.
+Parameters are random, so outputs run to their limit: every sentence is decoded to the full length.
+"""
+
+import argparse
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import turns
+
+from xlmjax.configuration import load_config
+from xlmjax.data.batches import Batches
+from xlmjax.data.mixture import open_groups
+from xlmjax.experiment import build_experiment, start_jax
+from xlmjax.models.beam import beam_search
+from xlmjax.models.generation import Source, generate
+from xlmjax.models.seq2seq import Text
+from xlmjax.objectives import BackTranslation, Specials, Translation
+from xlmjax.objectives.translation import TeacherForcing, text_of
+from xlmjax.parallel.partition import batch_sharding
+
+
+def batch_of(experiment, layout: str, rows: int) -> dict[str, jax.Array]:
+    """Return a batch of `rows` rows of the config's pairs in one layout."""
+    config = experiment.config.copy_and_resolve_references()
+    config.data.layout.translation = layout
+    config.train.rows = rows
+    [group] = open_groups(config, experiment.vocabulary)
+    return Batches(group.mixture, rows, batch_sharding(experiment.mesh)).at(0)
+
+
+def real_tokens(batch) -> float:
+    """Return the tokens of both sides that are no padding."""
+    return float(sum((batch[name] != 0).sum() for name in ("segment_ids", "target_segment_ids")))
+
+
+def step(function, work: float, *arguments) -> turns.Step:
+    """Return a step that runs a jitted function to its end and has done `work`."""
+
+    def run() -> float:
+        jax.block_until_ready(function(*arguments))
+        return work
+
+    return run
+
+
+def supervised(experiment, model, arguments) -> dict[str, turns.Step]:
+    """Return the gradient of packed and of padded batches with about as many real tokens."""
+    objective = Translation(TeacherForcing(num_tasks=2))
+    packed = batch_of(experiment, "pack", arguments.rows)
+    per_row = real_tokens(batch_of(experiment, "pad", 256)) / 256
+    padded = batch_of(experiment, "pad", round(real_tokens(packed) / per_row))
+    gradient = jax.jit(
+        jax.grad(lambda model, batch: objective.loss(model, batch, jax.random.key(0), 0).sum)
+    )
+    return {
+        name: step(gradient, real_tokens(batch), model, batch)
+        for name, batch in (("packed", packed), ("padded", padded))
+    }
+
+
+def back_translation(experiment, model, sources) -> dict[str, turns.Step]:
+    """Return the parts of a step on single sentences, and all of it; work is sentences."""
+    codes = sorted(experiment.config.data.languages)
+    steps = tuple(f"{a}-{b}-{a}" for a, b in (codes, codes[::-1]))
+    vocabulary = experiment.vocabulary
+    specials = Specials(vocabulary.pad, vocabulary.eos, vocabulary.mask, vocabulary.size)
+    objective = BackTranslation(specials, TeacherForcing(num_tasks=2), steps)
+    key = jax.random.key(0)
+    translate = jax.jit(lambda model, batch: objective.translate(model, batch, key))
+    translations = translate(model, sources)
+
+    def on_fixed(model, translations, batch):
+        return objective.forcing.loss(model, translations, text_of(batch), batch, key).sum
+
+    rows = len(sources["tokens"])
+    whole = jax.jit(jax.grad(lambda model, batch: objective.loss(model, batch, key, 0).sum))
+    return {
+        "translate": step(translate, rows, model, sources),
+        "learn": step(jax.jit(jax.grad(on_fixed)), rows, model, translations, sources),
+        "whole": step(whole, rows, model, sources),
+    }
+
+
+def decoding(experiment, model, sources, length: int) -> dict[str, turns.Step]:
+    """Return ways to write `length` tokens for each sentence; work is tokens written."""
+    vocabulary = experiment.vocabulary
+    source = Source(*(sources[n] for n in ("tokens", "segment_ids", "language_ids")))
+    rows = len(source.tokens)
+    targets, limits = source.language_ids[:, 0], jnp.full(rows, length)
+    sizes = {"max_length": length, "eos": vocabulary.eos, "pad": vocabulary.pad}
+
+    def again(model):
+        """Write greedily, with the decoder over all places each time."""
+        memory = model.read(source.text())
+        positions = jnp.broadcast_to(jnp.arange(length), (rows, length))
+        languages = jnp.broadcast_to(targets[:, None], positions.shape)
+
+        def write(now, tokens):
+            target = Text(tokens, positions, jnp.ones_like(tokens), languages)
+            hidden = model.decode(target, memory)
+            here = jax.lax.dynamic_slice_in_dim(hidden, now, 1, axis=1)
+            word = model.target_logits(here)[:, 0].argmax(axis=-1).astype(jnp.int32)
+            return jax.lax.dynamic_update_slice_in_dim(tokens, word[:, None], now + 1, axis=1)
+
+        start = jnp.full((rows, length), vocabulary.eos, jnp.int32)
+        return jax.lax.fori_loop(0, length - 1, write, start)
+
+    kept = jax.jit(lambda m: generate(m, source, targets, limits, **sizes))
+    beam = jax.jit(functools.partial(beam_search, beams=5, **sizes), static_argnames=())
+    written = float(rows * (length - 1))
+    lengths = np.asarray(kept(model).lengths)
+    print(f"greedy outputs of {lengths.min()} to {lengths.max()} tokens, limit {length}\n")
+    return {
+        "again": step(jax.jit(again), written, model),
+        "kept": step(kept, written, model),
+        "beam": step(beam, written, model, source, targets, limits),
+    }
+
+
+def main() -> None:
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--rows", type=int, default=16, help="packed rows of the supervised step")
+    parser.add_argument("--sentences", type=int, default=32, help="of the other tables")
+    parser.add_argument("--length", type=int, default=32, help="tokens of the sentences' rows")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    config = load_config(arguments.config)
+    start_jax(config)
+    experiment = build_experiment(config)
+    with jax.set_mesh(experiment.mesh):
+        model = experiment.spec.create(jax.random.key(0)).model
+        measured = functools.partial(turns.measure_here, rounds=arguments.rounds, count=1)
+        titles = {"packed": "pairs packed", "padded": "one pair a row"}
+        speeds = measured(supervised(experiment, model, arguments))
+        print(turns.table(speeds, titles, "padded", "real tokens/s"), "\n")
+        pairs = batch_of(experiment, "pad", 4 * arguments.sentences)
+        fits = np.flatnonzero(~np.asarray(pairs["segment_ids"])[:, arguments.length :].any(axis=1))
+        chosen = fits[: arguments.sentences]
+        sources = {
+            name: x[chosen, : arguments.length] if x.ndim == 2 else x[chosen]
+            for name, x in pairs.items()
+        }
+        titles = {
+            "translate": "translate only",
+            "learn": "learn from given translations",
+            "whole": "the whole step",
+        }
+        speeds = measured(back_translation(experiment, model, sources))
+        print(turns.table(speeds, titles, "whole", "sentences/s"), "\n")
+        titles = {
+            "again": "greedy, prefix run again",
+            "kept": "greedy, keys and values kept",
+            "beam": "beam of 5, kept",
+        }
+        speeds = measured(decoding(experiment, model, sources, arguments.length))
+        print(turns.table(speeds, titles, "again", "tokens/s"))
+
+
+if __name__ == "__main__":
+    main()
