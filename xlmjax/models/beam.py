@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from xlmjax.models.generation import Generated, Source
+from xlmjax.models.layers import take
 from xlmjax.models.seq2seq import EncoderDecoder
 from xlmjax.models.transformer import Cache
 
@@ -84,11 +85,11 @@ def beam_search(
         found = _merge(state, ending, origins)
 
         slots = jnp.argsort(jnp.where(ends, 2 * beams, going_on), axis=1, stable=True)[:, :beams]
-        log_p, origins, words = (_take(x, slots) for x in (best, origins, words))
-        prefixes = _take(state.prefixes, origins)
+        log_p, origins, words = (take(x, slots) for x in (best, origins, words))
+        prefixes = take(state.prefixes, origins)
         prefixes = jax.lax.dynamic_update_slice_in_dim(prefixes, words[:, :, None], now + 1, axis=2)
         caches = [
-            cache._replace(keys=_take(cache.keys, origins), values=_take(cache.values, origins))
+            cache._replace(keys=take(cache.keys, origins), values=take(cache.values, origins))
             for cache in caches
         ]
         return _State(now + 1, prefixes, log_p, *found, done | at_limit, caches)
@@ -102,10 +103,10 @@ def beam_search(
         )
         scores, slots = jax.lax.top_k(jnp.concatenate([state.scores, ending], axis=1), beams)
         is_new = slots >= beams
-        origin = _take(origins, jnp.where(is_new, slots - beams, 0))
+        origin = take(origins, jnp.where(is_new, slots - beams, 0))
         kept = jnp.where(is_new, 0, slots)
-        found = jnp.where(is_new[:, :, None], _take(ended, origin), _take(state.found, kept))
-        lengths = jnp.where(is_new, state.now + 2, _take(state.lengths, kept))
+        found = jnp.where(is_new[:, :, None], take(ended, origin), take(state.found, kept))
+        lengths = jnp.where(is_new, state.now + 2, take(state.lengths, kept))
         return found, lengths, scores
 
     def _unbeatable(
@@ -133,8 +134,3 @@ def beam_search(
     )
     end = jax.lax.while_loop(open_rows, extend, start)
     return Generated(end.found[:, :n_best], end.lengths[:, :n_best], end.scores[:, :n_best])
-
-
-def _take(x: Array, picks: Int[Array, "b k"]) -> Array:
-    """Return `x` [b n ...] at some places of axis 1 of each row."""
-    return jnp.take_along_axis(x, picks.reshape(picks.shape + (1,) * (x.ndim - 2)), axis=1)

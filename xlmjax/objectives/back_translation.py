@@ -79,10 +79,6 @@ class BackTranslation:
                 "of its mixture: add one, or leave the language out of the mixture"
             )
 
-    def for_evaluation(self) -> Self:
-        """Return the objective itself."""
-        return self
-
     def loss(
         self,
         model: EncoderDecoder,

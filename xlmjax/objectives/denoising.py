@@ -46,10 +46,6 @@ class Denoising:
         if self.whole_words and self.specials.word_starts is None:
             raise ValueError("whole_words needs a vocabulary that marks where words begin")
 
-    def for_evaluation(self) -> Self:
-        """Return the objective itself; the noise of a row is fixed by the key."""
-        return self
-
     def loss(
         self,
         model: EncoderDecoder,

@@ -79,10 +79,6 @@ class Translation:
         del specials
         return cls(TeacherForcing(group.label_smoothing, num_tasks, z_loss))
 
-    def for_evaluation(self) -> Self:
-        """Return the objective itself: nothing in it is random."""
-        return self
-
     def loss(
         self,
         model: EncoderDecoder,
