@@ -507,7 +507,7 @@ def test_a_row_longer_than_the_positions_is_refused():
 
 
 def test_config_fields_are_those_of_the_base_config():
-    facts = {"vocab_size", "language_ids", "pad_id", "num_labels"}
+    facts = {"vocab_size", "language_ids", "pad_id", "num_labels", "reads_source"}
     fields = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
     assert set(base.get_config().model) == set(fields) - facts
     assert dict(base.get_config().model) == {k: v for k, v in fields.items() if k not in facts}

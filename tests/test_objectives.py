@@ -228,8 +228,8 @@ def test_dropout_only_where_it_is_asked_for(make):
     assert abs(float(loss(objective, model, batch).sum - without.sum)) > 0.1
 
 
-@pytest.mark.parametrize("name", list(OBJECTIVES))
-def test_every_objective_comes_from_its_group_of_the_config(name):
+@pytest.mark.parametrize("name", ["causal_lm", "classification", "masked_lm"])
+def test_every_objective_of_an_encoder_comes_from_its_group_of_the_config(name):
     group = base.objective(name, rate=((0, 0.3), (100, 0.15)), labels=("no", "yes"))
     objective = OBJECTIVES[name].from_config(group, SPECIALS, num_tasks=NUM_TASKS, z_loss=1e-4)
     batch = packed()

@@ -258,7 +258,7 @@ def test_two_groups_share_the_rows_and_the_log_tells_them_apart(data, tmp_path):
         ),
         (
             {"objectives__mlm__name": "mlm"},
-            "objectives.mlm.name='mlm' is unknown; known: causal_lm",
+            "objectives.mlm.name='mlm' is unknown; known: back_translation, causal_lm,",
         ),
         ({"mesh__tensor": 8}, "'vocab' has size 60, which mesh.tensor=8 = 8 does not divide"),
     ],

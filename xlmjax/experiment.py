@@ -150,10 +150,15 @@ def load_trained(
     return experiment, model
 
 
-def trained_checkpoint(workdir: epath.PathLike, step: int = -1) -> epath.Path:
-    """Return the folder of a checkpoint of a workdir, of the latest if `step` < 0."""
+def trained_checkpoint(
+    workdir: epath.PathLike, step: int = -1, field: str = "workdir"
+) -> epath.Path:
+    """Return the folder of a checkpoint of a workdir, of the latest if `step` < 0.
+
+    `field` is what errors call the workdir.
+    """
     path = epath.Path(workdir)
-    return find_checkpoint(path / FOLDER / str(step) if step >= 0 else path, "workdir")
+    return find_checkpoint(path / FOLDER / str(step) if step >= 0 else path, field)
 
 
 def _language_ids(codes: Sequence[str]) -> tuple[int, ...]:

@@ -63,7 +63,7 @@ def score(config: ConfigDict, workdir: pathlib.Path, step: int = -1, quiet: bool
     start_jax(config)
     experiment = build_experiment(config)
     count = CheckpointConfig.from_config(config.checkpoint).average
-    place = trained_checkpoint(workdir, step)
+    place = trained_checkpoint(workdir, step, "--workdir")
     averaged = [int(one.name) for one in checkpoints_to_average(place, count)] if count > 1 else []
     with jax.set_mesh(experiment.mesh):
         evaluators = make_evaluators(experiment.evaluation_context)

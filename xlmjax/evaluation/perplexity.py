@@ -32,16 +32,19 @@ SEED = 0  # of the masks
 _PREDICTABLE = "predictable"  # places that could be targets, of all real ones
 
 
+_LANGUAGE_MODELS = ("causal_lm", "masked_lm")  # objectives that have a perplexity
+
+
 @EVALUATORS.register("perplexity")
 class Perplexity:
     """Loss, perplexity and accuracy per task, per language and on average over a kind of task."""
 
     def __init__(self, name: str, fields: ConfigDict, context: Context):
         check_rows(context.mesh, fields.rows, f"evals.{name}.rows")
-        if fields.objective not in OBJECTIVES:
+        if fields.objective not in _LANGUAGE_MODELS:
             raise ValueError(
                 f"evals.{name}.objective={fields.objective!r} is unknown; known: "
-                f"{', '.join(OBJECTIVES)}"
+                f"{', '.join(_LANGUAGE_MODELS)}"
             )
         self._tasks = open_uncut(name, fields.tasks, fields.split, context)
         self._rows = fields.rows
