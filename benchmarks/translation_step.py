@@ -1,11 +1,12 @@
 """Where the time of translation goes, on this machine, contenders in turns.
 
-    uv run python benchmarks/translation_step.py --config=multi30k_tiny:root=DATA --rounds 5
+    uv run python benchmarks/translation_step.py --config=multi30k_tiny:root=DATA \\
+        --workdir=runs/multi30k --rounds 5
 
-Three tables: gradients of supervised translation with several pairs a row against one pair a row
-(real tokens of both sides a second); the parts of a back-translation step; writing words with keys
-and values kept against running the decoder over the whole prefix again; one word against beams.
-Parameters are random, so outputs run to their limit: every sentence is decoded to the full length.
+Three tables, of a trained model, so that outputs are of real lengths: gradients of supervised
+translation with several pairs a row against one pair a row (real tokens of both sides a second);
+the parts of a back-translation step; and writing words with keys and values kept against running
+the decoder over all places again, which gives the same words, and against a beam.
 """
 
 import argparse
@@ -16,10 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import turns
 
-from xlmjax.configuration import load_config
 from xlmjax.data.batches import Batches
 from xlmjax.data.mixture import open_groups
-from xlmjax.experiment import build_experiment, start_jax
+from xlmjax.experiment import load_trained
 from xlmjax.models.beam import beam_search
 from xlmjax.models.generation import Source, generate
 from xlmjax.models.seq2seq import Text
@@ -42,6 +42,16 @@ def real_tokens(batch) -> float:
     return float(sum((batch[name] != 0).sum() for name in ("segment_ids", "target_segment_ids")))
 
 
+def to_longest(batch):
+    """Return a batch of rows as long as its longest sentence, rounded up to eights."""
+    longest = max(
+        int((np.asarray(batch[name]) != 0).sum(axis=1).max())
+        for name in ("segment_ids", "target_segment_ids")
+    )
+    length = -(-longest // 8) * 8
+    return {name: x[:, :length] if x.ndim == 2 else x for name, x in batch.items()}
+
+
 def step(function, work: float, *arguments) -> turns.Step:
     """Return a step that runs a jitted function to its end and has done `work`."""
 
@@ -57,7 +67,7 @@ def supervised(experiment, model, arguments) -> dict[str, turns.Step]:
     objective = Translation(TeacherForcing(num_tasks=2))
     packed = batch_of(experiment, "pack", arguments.rows)
     per_row = real_tokens(batch_of(experiment, "pad", 256)) / 256
-    padded = batch_of(experiment, "pad", round(real_tokens(packed) / per_row))
+    padded = to_longest(batch_of(experiment, "pad", round(real_tokens(packed) / per_row)))
     gradient = jax.jit(
         jax.grad(lambda model, batch: objective.loss(model, batch, jax.random.key(0), 0).sum)
     )
@@ -104,25 +114,35 @@ def decoding(experiment, model, sources, length: int) -> dict[str, turns.Step]:
         positions = jnp.broadcast_to(jnp.arange(length), (rows, length))
         languages = jnp.broadcast_to(targets[:, None], positions.shape)
 
-        def write(now, tokens):
+        def is_open(state):
+            now, _, ended = state
+            return (now + 1 < length) & ~ended.all()
+
+        def write(state):
+            now, tokens, ended = state
             target = Text(tokens, positions, jnp.ones_like(tokens), languages)
-            hidden = model.decode(target, memory)
-            here = jax.lax.dynamic_slice_in_dim(hidden, now, 1, axis=1)
-            word = model.target_logits(here)[:, 0].argmax(axis=-1).astype(jnp.int32)
-            return jax.lax.dynamic_update_slice_in_dim(tokens, word[:, None], now + 1, axis=1)
+            hidden = jax.lax.dynamic_slice_in_dim(model.decode(target, memory), now, 1, axis=1)
+            words = model.target_logits(hidden)[:, 0].argmax(axis=-1)
+            words = jnp.where(now + 1 == length - 1, vocabulary.eos, words)
+            words = jnp.where(ended, vocabulary.pad, words).astype(jnp.int32)
+            tokens = jax.lax.dynamic_update_slice_in_dim(tokens, words[:, None], now + 1, axis=1)
+            return now + 1, tokens, ended | (words == vocabulary.eos)
 
-        start = jnp.full((rows, length), vocabulary.eos, jnp.int32)
-        return jax.lax.fori_loop(0, length - 1, write, start)
+        start = jnp.full((rows, length), vocabulary.pad, jnp.int32).at[:, 0].set(vocabulary.eos)
+        return jax.lax.while_loop(is_open, write, (0, start, jnp.zeros(rows, bool)))[1]
 
-    kept = jax.jit(lambda m: generate(m, source, targets, limits, **sizes))
-    beam = jax.jit(functools.partial(beam_search, beams=5, **sizes), static_argnames=())
-    written = float(rows * (length - 1))
-    lengths = np.asarray(kept(model).lengths)
-    print(f"greedy outputs of {lengths.min()} to {lengths.max()} tokens, limit {length}\n")
+    again, kept = jax.jit(again), jax.jit(lambda m: generate(m, source, targets, limits, **sizes))
+    beam = jax.jit(lambda m: beam_search(m, source, targets, limits, beams=5, **sizes))
+    np.testing.assert_array_equal(again(model), kept(model).tokens[:, 0])
+    work = {
+        "again": (again, kept(model).lengths),
+        "kept": (kept, kept(model).lengths),
+        "beam": (beam, beam(model).lengths),
+    }
+    print(f"outputs of {float(kept(model).lengths.mean()):.1f} tokens on average, limit {length}\n")
     return {
-        "again": step(jax.jit(again), written, model),
-        "kept": step(kept, written, model),
-        "beam": step(beam, written, model, source, targets, limits),
+        name: step(function, float((lengths - 1).sum()), model)
+        for name, (function, lengths) in work.items()
     }
 
 
@@ -132,18 +152,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", required=True)
+    parser.add_argument("--workdir", required=True, help="of the config's training run")
     parser.add_argument("--rows", type=int, default=16, help="packed rows of the supervised step")
     parser.add_argument("--sentences", type=int, default=32, help="of the other tables")
     parser.add_argument("--length", type=int, default=32, help="tokens of the sentences' rows")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    config = load_config(arguments.config)
-    start_jax(config)
-    experiment = build_experiment(config)
+    experiment, model = load_trained(arguments.config, arguments.workdir)
     with jax.set_mesh(experiment.mesh):
-        model = experiment.spec.create(jax.random.key(0)).model
         measured = functools.partial(turns.measure_here, rounds=arguments.rounds, count=1)
-        titles = {"packed": "pairs packed", "padded": "one pair a row"}
+        titles = {
+            "packed": "pairs packed",
+            "padded": "one pair a row, padded to the longest of the batch",
+        }
         speeds = measured(supervised(experiment, model, arguments))
         print(turns.table(speeds, titles, "padded", "real tokens/s"), "\n")
         pairs = batch_of(experiment, "pad", 4 * arguments.sentences)
