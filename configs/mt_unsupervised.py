@@ -68,6 +68,7 @@ def unsupervised(config: ConfigDict, pair: tuple[str, str], every: int = 5_000) 
     steps = tuple(f"{a}-{b}-{a}" for a, b in (pair, pair[::-1]))
     ways = tuple(f"mt.{a}_{b}" for a, b in (pair, pair[::-1]))
     text = tuple(f"ae.{code}" for code in pair)
+    config.data.mixture = text
     fading = ((0, 1.0), (100_000, 0.1), (300_000, 0.0))
     config.objectives.denoising = base.objective("denoising", mixture=text, weight=fading)
     back_translation(config, pair)

@@ -40,6 +40,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train.z_loss = 0.0
     config.optimizer.learning_rate = 5e-3
     config.optimizer.warmup_steps = 2_000
+    modes = ("supervised", "mlm", "translate")
+    if choice.mode not in modes:
+        raise ValueError(f"mode={choice.mode!r} is unknown; known: {', '.join(modes)}")
     if choice.mode == "supervised":
         _supervised(config, pair)
         config.checkpoint.init_from = choice.init
@@ -117,4 +120,7 @@ def _halves(config: ConfigDict, pair: tuple[str, str]) -> None:
         f"text:{root}/train.{{lang={first}}}.gz[:{HALF}]",
         f"text:{root}/train.{{lang={second}}}.gz[{HALF}:]",
     )
-    config.data.stores = config.data.stores.replace("/stores", "/unpaired")
+    # A vocabulary of its own, which has seen no pair either.
+    folder = config.data.stores.removesuffix("/stores")
+    config.data.vocabulary = f"{folder}/unpaired.model"
+    config.data.stores = f"{folder}/unpaired"

@@ -1,0 +1,69 @@
+"""The configs of translation: what they train on and how large they are."""
+
+import pytest
+
+from xlmjax import languages
+from xlmjax.configuration import load_config
+from xlmjax.models.config import ModelConfig
+
+
+def size(config, vocab_size):
+    cfg = ModelConfig.from_config(
+        config.model,
+        vocab_size=vocab_size,
+        language_ids=languages.ids(tuple(config.data.languages)),
+        pad_id=2,
+    )
+    return cfg.num_parameters()
+
+
+@pytest.mark.parametrize("name", ["unmt_ende", "unmt_enfr", "unmt_enro"])
+def test_unsupervised_translation_of_the_paper(name):
+    config = load_config(f"{name}:root=DATA,init=runs/mlm")
+    assert size(config, 64_139) == 141_848_203 + 167_050_891
+    assert set(config.objectives) == {"denoising", "back_translation"}
+    assert config.objectives.denoising.weight == ((0, 1.0), (100_000, 0.1), (300_000, 0.0))
+    assert config.checkpoint.init_from == "runs/mlm"
+    assert config.evals.test.tokenised
+    encoder = load_config(f"{name}:root=DATA,mode=mlm")
+    assert size(encoder, 64_139) == 141_848_203
+    assert set(encoder.objectives) == {"mlm"}
+    assert encoder.data.train.text == config.data.train.text
+
+
+def test_supervised_translation_of_the_paper_learns_from_text_as_well():
+    config = load_config("wmt16_roen:root=DATA")
+    assert config.objectives.mt.mixture == ("mt.ro_en", "mt.en_ro")
+    assert config.objectives.back_translation.steps == ("en-ro-en", "ro-en-ro")
+    assert config.evals.translation.tokenised
+
+
+@pytest.mark.parametrize(("both", "ways"), [(0, ("mt.en_sw",)), (1, ("mt.en_sw", "mt.sw_en"))])
+def test_any_pair_in_one_direction_or_two(both, ways):
+    config = load_config(f"mt_supervised:root=DATA,src=en,tgt=sw,both={both}")
+    assert config.data.mixture == config.evals.translation.tasks == ways
+
+
+def test_multi30k_without_pairs_sees_no_pair():
+    config = load_config("multi30k_tiny:root=DATA,pair=en-fr,mode=translate")
+    assert config.data.train.parallel == ()
+    assert config.data.train.text == (
+        "text:DATA/train.{lang=en}.gz[:14500]",
+        "text:DATA/train.{lang=fr}.gz[14500:]",
+    )
+    assert config.data.stores != load_config("multi30k_tiny:root=DATA,pair=en-fr").data.stores
+    assert config.data.vocabulary != load_config("multi30k_tiny:root=DATA").data.vocabulary
+    assert config.evals.round_trip.lowercase
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("multi30k_tiny:pair=en", "pair='en' is not like en-de"),
+        ("multi30k_tiny:mode=some", "mode='some' is unknown; known: supervised, mlm, translate"),
+        ("demo_mt:mode=some", "mode='some' is unknown; known: supervised, unsupervised"),
+    ],
+)
+def test_wrong_arguments_are_named(name, message):
+    with pytest.raises(ValueError, match=message):
+        load_config(name)
