@@ -93,23 +93,23 @@ def test_checksums_depend_on_every_bit_and_not_on_the_mesh(trained):
     assert checksums({"x": swapped}) != checksums({"x": table})
 
 
-def largest_file(place):
-    """The one that holds most of the arrays."""
-    files = list((place / "state").rglob("d/*"))
-    return max(files, key=lambda file: file.stat().st_size)
+def largest_files(place):
+    """Those that hold most of the arrays: one of each folder, not all of which are read again."""
+    for folder in (place / "state").rglob("d"):
+        yield max(folder.iterdir(), key=lambda file: file.stat().st_size)
 
 
 def damage_cut(place):
-    file = largest_file(place)
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    for file in largest_files(place):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 def damage_flip(place):
     """One bit in the middle of the arrays, which nothing but a checksum of ours notices."""
-    file = largest_file(place)
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 16
-    file.write_bytes(bytes(data))
+    for file in largest_files(place):
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 16
+        file.write_bytes(bytes(data))
 
 
 def damage_remove(place):
@@ -397,3 +397,16 @@ def test_a_checkpoint_says_what_it_is(trained, tmp_path):
 def test_wrong_settings_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         CheckpointConfig(**fields)
+
+
+def test_a_checkpoint_from_before_a_field_existed_has_its_default():
+    model = dataclasses.asdict(MODEL)
+    old = {k: v for k, v in model.items() if k not in ("decoder_layers", "lora_rank", "pooling")}
+    found = {
+        "model": checkpoint.plain(old),
+        "vocabulary": IDENTITY.vocabulary,
+        "optimizer": "adamw",
+    }
+    assert IDENTITY.differences(found) == []
+    other = dataclasses.replace(IDENTITY, model={**model, "decoder_layers": 2})
+    assert other.differences(found) == ["model.decoder_layers is 0 there and 2 here"]

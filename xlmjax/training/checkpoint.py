@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
+from xlmjax.models.config import ModelConfig
 from xlmjax.parallel import distributed
 from xlmjax.training.fingerprint import checksums
 from xlmjax.training.state import StateSpec, TrainState, from_pure_dict, to_pure_dict
@@ -37,8 +38,9 @@ FREE_FIELDS = (
     "pooling",
     "classifier_dropout",
 )
-# Fields of ModelConfig that older checkpoints do not name, and what they have there.
-ADDED_FIELDS = {"num_labels": 0, "lora_rank": 0, "lora_alpha": 16.0}
+# What a checkpoint from before a field of ModelConfig existed has there: a new field's default
+# means "as before".
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
 
 # Words in the names of metrics of which the lowest, or the highest, is the best.
 LOWER_IS_BETTER = ("loss", "perplexity", "bits")
@@ -118,7 +120,7 @@ class Identity:
     def differences(self, found: Mapping[str, Any], parameters_only: bool = False) -> list[str]:
         """Return one phrase a field that differs from a checkpoint's metadata."""
         pairs = [
-            (f"model.{field}", found["model"].get(field, ADDED_FIELDS.get(field)), plain(value))
+            (f"model.{field}", found["model"].get(field, DEFAULTS.get(field)), plain(value))
             for field, value in self.model.items()
             if field not in FREE_FIELDS
         ]
