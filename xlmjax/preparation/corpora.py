@@ -11,15 +11,13 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 import pathlib
-import re
 from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
 from xlmjax import languages
-from xlmjax.preparation import demo_text, text_files
+from xlmjax.preparation import demo_text, patterns, text_files
 from xlmjax.preparation.text_files import FileScan
 
 SPLITS = ("train", "validation", "test")
@@ -334,8 +332,8 @@ def text_corpus(data: ConfigDict, split: str, language: str) -> Corpus:
     _known_language(language, "data.languages")
     parts: list[Part] = []
     named = specs(data, split, "text")
-    for spec in _parsed(named, field, ("text", "keyed", "demo")):
-        pattern = _of_language(spec, language, data.languages, field)
+    for spec in patterns.parse(named, field, ("text", "keyed", "demo")):
+        pattern = patterns.for_language(spec, language, data.languages, field)
         if pattern is None:
             continue
         if spec.kind == "demo":
@@ -344,7 +342,8 @@ def text_corpus(data: ConfigDict, split: str, language: str) -> Corpus:
             continue
         columns = 2 if spec.kind == "keyed" else 1
         scans = [
-            text_files.scan(path, columns) for path in text_files.find(_fill(pattern, language))
+            text_files.scan(path, columns)
+            for path in text_files.find(patterns.fill(pattern, language))
         ]
         found = [Keyed((scan,)) if spec.kind == "keyed" else Lines((scan,)) for scan in scans]
         parts.extend(_lines_of(found, spec, field))
@@ -358,7 +357,7 @@ def pair_corpus(data: ConfigDict, split: str, pair: tuple[str, str]) -> Corpus:
     field = f"data.{split}.parallel"
     parts: list[Part] = []
     named = specs(data, split, "parallel")
-    for spec in _parsed(named, field, ("aligned", "tsv", "keyed", "demo")):
+    for spec in patterns.parse(named, field, ("aligned", "tsv", "keyed", "demo")):
         if spec.kind == "demo":
             if set(pair) <= set(demo_text.LANGUAGES):
                 parts.append(Demo(pair, split))
@@ -369,7 +368,7 @@ def pair_corpus(data: ConfigDict, split: str, pair: tuple[str, str]) -> Corpus:
             part = Keyed if spec.kind == "keyed" else Lines
             found = [
                 part(tuple(text_files.scan(path, columns) for path in paths))
-                for paths in _matched_files(spec.pattern, pair, field)
+                for paths in patterns.matched_files(spec.pattern, pair, field)
             ]
             parts.extend(_lines_of(found, spec, field))
     if not parts:
@@ -401,13 +400,13 @@ def inference_files(data: ConfigDict, split: str, language: str) -> list[str]:
     """
     field = f"data.{split}.xnli"
     paths: list[str] = []
-    for spec in _parsed(specs(data, split, "xnli"), field, ("tsv",)):
+    for spec in patterns.parse(specs(data, split, "xnli"), field, ("tsv",)):
         if "{lang}" not in spec.pattern or spec.lines:
             raise ValueError(
                 f"{field}: {spec.text!r} must hold {{lang}}, the language of a file, and no range "
                 "of lines"
             )
-        paths.extend(text_files.find(_fill(spec.pattern, language)))
+        paths.extend(text_files.find(patterns.fill(spec.pattern, language)))
     return paths
 
 
@@ -435,63 +434,7 @@ def _known_language(code: str, field: str) -> str:
         raise ValueError(f"{field}: {error.args[0]}") from None
 
 
-@dataclasses.dataclass(frozen=True)
-class _Spec:
-    """One `KIND:PATTERN[START:STOP]`; `lines` is what stands in the brackets, perhaps nothing."""
-
-    text: str
-    kind: str
-    pattern: str
-    lines: str
-
-
-_RANGE = re.compile(r"\[([^\[\]]*:[^\[\]]*)\]$")  # a glob has no colon in its brackets
-_SLICE = re.compile(r"(-?\d+)?:(-?\d+)?")
-_ONLY = re.compile(r"\{lang=([^{}]*)\}")
-
-
-def _parsed(named: Sequence[str], field: str, kinds: tuple[str, ...]) -> Iterator[_Spec]:
-    for text in named:
-        kind, colon, pattern = text.partition(":")
-        if not colon or kind not in kinds:
-            raise ValueError(f"{field}: {text!r} does not begin with one of {', '.join(kinds)}, :")
-        found = _RANGE.search(pattern)
-        lines = found.group(1) if found else ""
-        if found:
-            pattern = pattern[: found.start()]
-            if kind not in ("text", "aligned", "tsv"):
-                raise ValueError(
-                    f"{field}: {text!r} takes a range of lines, which {kind} does not have: name "
-                    "them as text, aligned or tsv"
-                )
-            if not _SLICE.fullmatch(lines):
-                raise ValueError(
-                    f"{field}: {text!r} ends in [{lines}], which is not [START:STOP] with whole "
-                    "numbers, e.g. [:14500]"
-                )
-        if "{lang=" in pattern and not field.endswith(".text"):
-            raise ValueError(
-                f"{field}: {text!r} keeps itself to one language, which text does but pairs and "
-                "labelled examples do not: write {lang}"
-            )
-        yield _Spec(text, kind, pattern, lines)
-
-
-def _of_language(
-    spec: _Spec, language: str, languages_of_run: Sequence[str], field: str
-) -> str | None:
-    """Return the pattern for a language, None where it is for others: {lang=CODE}."""
-    only = set(_ONLY.findall(spec.pattern))
-    for code in only:
-        if code not in languages_of_run:
-            raise ValueError(
-                f"{field}: {spec.text!r} is for {code!r}, which data.languages="
-                f"{tuple(languages_of_run)} does not list: add it there, or take the entry out"
-            )
-    return _ONLY.sub(language, spec.pattern) if only <= {language} else None
-
-
-def _lines_of(parts: Sequence[Part], spec: _Spec, field: str) -> Sequence[Part]:
+def _lines_of(parts: Sequence[Part], spec: patterns.Spec, field: str) -> Sequence[Part]:
     """Cut the file of a spec, or its two aligned ones, to its range of lines."""
     if not spec.lines or not parts:
         return parts
@@ -523,57 +466,14 @@ def _nothing_found(field: str, what: str, specs: Sequence[str]) -> ValueError:
     return ValueError(f"{field}: no file for {what}; looked for {tried}{hint}")
 
 
-def _fill(pattern: str, language: str, pair: tuple[str, str] = ("", "")) -> str:
-    for name, value in (("{lang}", language), ("{a}", pair[0]), ("{b}", pair[1])):
-        pattern = pattern.replace(name, value)
-    return os.path.expanduser(pattern)
-
-
-def _orders(pattern: str, pair: tuple[str, str]) -> list[tuple[str, str]]:
-    """Return the orders in which a pattern may name a pair: both where it spells {a} and {b}."""
-    both = "{a}" in pattern and "{b}" in pattern
-    return [pair, (pair[1], pair[0])] if both else [pair]
-
-
 def _tables(pattern: str, pair: tuple[str, str], field: str) -> Iterator[Table]:
     if "{a}" not in pattern or "{b}" not in pattern:
         raise ValueError(
             f"{field}: 'tsv:{pattern}' must hold {{a}} and {{b}}, the languages of the two columns"
         )
-    for order in _orders(pattern, pair):
-        for path in text_files.find(_fill(pattern, "", order)):
+    for order in patterns.orders(pattern, pair):
+        for path in text_files.find(patterns.fill(pattern, "", order)):
             yield Table((text_files.scan(path, columns=2),), swapped=order != pair)
-
-
-def _matched_files(pattern: str, pair: tuple[str, str], field: str) -> Iterator[tuple[str, str]]:
-    """Yield files of the two languages of a pair, matched by what the wildcards stand for."""
-    if "{lang}" not in pattern:
-        raise ValueError(f"{field}: pattern {pattern!r} must hold {{lang}}")
-    for order in _orders(pattern, pair):
-        found = [_by_wildcards(_fill(pattern, code, order)) for code in pair]
-        if not all(found):
-            continue  # another spec may hold this pair
-        for here, there in (found, found[::-1]):
-            if alone := sorted(set(here) - set(there)):
-                raise ValueError(
-                    f"{field}: {here[alone[0]]} has no partner in the other language of the pair "
-                    f"{'-'.join(pair)}: {len(here)} files match there, {len(there)} here"
-                )
-        yield from ((found[0][key], found[1][key]) for key in sorted(found[0]))
-
-
-def _by_wildcards(pattern: str) -> dict[tuple[str, ...], str]:
-    """Return the files of a pattern by the text that each of its wildcards stands for."""
-    tokens = re.split(r"(\*\*/|\*|\?|\[[^\]]+\])", pattern)
-    groups = {"**/": "(.*/|)", "*": "([^/]*)", "?": "([^/])"}
-    literal = re.compile(
-        "".join(
-            re.escape(token) if index % 2 == 0 else groups.get(token, f"({token})")
-            for index, token in enumerate(tokens)
-        )
-    )
-    matches = ((literal.fullmatch(path), path) for path in text_files.find(pattern))
-    return {match.groups(): path for match, path in matches if match}
 
 
 def _read_keyed(scan: FileScan) -> dict[bytes, bytes]:
