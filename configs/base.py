@@ -30,11 +30,22 @@ def get_config(arg: str = "") -> ConfigDict:
     data.stores = "runs/stores"  # where prepared token stores live
     data.auto_prepare = True  # `train` prepares missing stores in a child process
     data.num_shards = 4  # shards a store; the content does not depend on it
-    data.vocabulary = "runs/vocabulary.model"  # SentencePiece model file
+    # SentencePiece model, or the BPE of XLM as `xlmjax convert` writes it
+    data.vocabulary = "runs/vocabulary.model"
+    data.bos = False  # True: texts begin with <s>, as in XLM-R, not with </s>, as in XLM
     data.lowercase = False  # True with strip_accents: the preprocessing of XLM-15
     data.strip_accents = False  # removes combining marks (Unicode Mn) after NFD
     data.max_words = 0  # lines of more white-space words are dropped and counted; 0 keeps all
     data.max_tokens = 0  # examples of more tokens are dropped and counted; 0 keeps all
+    # What `prepare` says of the text besides, see docs/data_doctor.md.
+    data.doctor = ConfigDict()
+    data.doctor.examine = True  # False: no look at the text, where nothing is dropped either
+    # Findings for which training examples are dropped and counted: control_characters |
+    # wrong_script | identical_sides | length_ratio | duplicate | evaluation_line | evaluation_ngram
+    data.doctor.drop = ()
+    data.doctor.max_length_ratio = 3.0  # of the longer side of a pair to the shorter
+    data.doctor.min_script_share = 0.5  # of a line's letters that are of its language's script
+    data.doctor.max_shown = 5  # examples of a finding in findings.json
     # stream (text only) | pack (several examples a row) | pad (one a row), see docs/sampling.md
     data.layout = ConfigDict(
         {"text": "stream", "pair": "pack", "labelled": "pack", "translation": "pack"}
@@ -71,18 +82,23 @@ def get_config(arg: str = "") -> ConfigDict:
     model.mlp_dim = 0  # 0 means 4 * embed_dim
     model.max_positions = 512
     model.positions = "learned"  # learned | sinusoidal | rope
+    model.position_offset = 0  # row of position 0 in the table of learned ones; XLM-R: 2
+    model.token_types = 0  # XLM-R: 1, a table of which every token gets the first row
     model.rope_base = 10_000.0
     model.norm = "post"  # post | pre
     model.norm_kind = "layer"  # layer | rms
     model.norm_epsilon = 1e-12
+    model.embedding_norm = True  # XLM-R XL has none
     model.mlp = "gelu"  # gelu (exact) | relu | geglu
     model.bias = True  # in dense layers and norms
     model.language_embeddings = True
     model.tie_embeddings = True
+    model.head_transform = False  # XLM-R: dense, GELU and norm before the vocabulary projection
     model.dropout = 0.1
     model.attention_dropout = 0.1
     model.dtype = "bfloat16"  # of the computation; parameters are float32
-    model.attention = "auto"  # implementation of ops.attention
+    # auto | xla | splash, pallas (TPU) | cudnn, triton (GPU): docs/attention.md
+    model.attention = "auto"
     model.remat = "none"  # none | full | dots
     model.scan_layers = True
     model.pooling = "first"  # first | mean: what of a text a classifier sees
@@ -91,7 +107,9 @@ def get_config(arg: str = "") -> ConfigDict:
     # ((r".*(lora|classifier).*", 1.0), (r".*", 0.0)).
     model.lora_rank = 0
     model.lora_alpha = 16.0  # what LoRA adds is scaled by lora_alpha / lora_rank
-    model.head_tile = 0  # vocabulary entries a tile of the cross entropy; 0 is one product
+    # Words at a time in the cross entropy, on each device: 0 takes all in one product, -1 does so
+    # unless that makes more than 2^27 logits there or, under fsdp, gathers more than 2^25 numbers.
+    model.head_tile = -1
 
     # Objectives: name -> group. One update sums the groups, each on its share of the rows.
     config.objectives = ConfigDict()
@@ -130,6 +148,15 @@ def get_config(arg: str = "") -> ConfigDict:
     train.microbatches = 1  # gradient accumulation by scan
     train.num_cpu_devices = 0  # simulated devices for a run on the CPU; 0 leaves it to JAX
     train.z_loss = 0.0
+    # What follows: docs/running.md. A process not heard of for so long is dead, and the run ends.
+    train.heartbeat_seconds = 100
+    # Stacks are printed when no step ends for so long (10 times as long for compiling, restoring,
+    # evaluating and saving); 0 is never. With `watchdog_exit` the process ends too, with code 75.
+    train.watchdog_seconds = 600.0
+    train.watchdog_exit = False
+    # Folder of compiled programs, e.g. in the bucket, for restarts elsewhere; empty: on this disk.
+    # JAX_COMPILATION_CACHE_DIR has precedence.
+    train.compilation_cache = ""
 
     config.checkpoint = checkpoint = ConfigDict()
     checkpoint.every = 1_000
@@ -145,6 +172,9 @@ def get_config(arg: str = "") -> ConfigDict:
     # Parameters only, with a report of what was renamed or skipped. With a decoder: one place for
     # both halves, or two, "ENCODER,DECODER", either of which may be empty.
     checkpoint.init_from = ""
+    # Vocabulary file of the checkpoint in init_from, where data.vocabulary is another: rows of
+    # pieces that both have are copied, others are means of what the old one splits them into.
+    checkpoint.init_vocabulary = ""
 
     # name -> evaluator: `perplexity`, `classification`, `translation`, `round_trip`, `retrieval`,
     # `word_translation`
@@ -162,6 +192,8 @@ def get_config(arg: str = "") -> ConfigDict:
     log.every = 50
     log.tensorboard = True
     log.progress = "auto"  # auto | bar | lines | none
+    # (first, first after) steps to trace for TensorBoard; () none. SIGUSR1 traces the next 5 steps.
+    log.profile = ()
     config.lock()  # a misspelt field is an error
     config.objectives.unlock()
     config.objectives.mlm.lock()

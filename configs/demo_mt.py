@@ -23,6 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.checkpoint.init_from = choice.init
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 2e-3
+    config.optimizer.scales = ((".*", 1.0),)
     config.train.z_loss = 0.0
     config.objectives = ConfigDict()
     config.evals = ConfigDict()
@@ -30,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
     if choice.mode == "supervised":
         config.data.mixture = ways
         config.objectives.mt = base.objective("translation")
-        config.train.num_steps = 300
+        config.train.num_steps = 200
     elif choice.mode == "unsupervised":
         text = tuple(f"demo.ae.{code}" for code in PAIR)
         config.data.mixture = text

@@ -12,6 +12,8 @@ SIZES: dict[str, tuple[int, int, int]] = {
     "nmt": (1024, 6, 8),  # the encoders of XLM's translation models
     "large": (1024, 24, 16),
     "xlm_en": (2048, 12, 16),
+    "xl": (2560, 36, 32),  # XLM-R XL
+    "xxl": (4096, 48, 32),  # XLM-R XXL
     "xlm_100": (1280, 16, 16),  # XLM-17 and XLM-100, without language embeddings
 }
 

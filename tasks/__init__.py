@@ -22,6 +22,7 @@ import sys
 
 from ml_collections import ConfigDict
 
+from xlmjax.preparation import comparison
 from xlmjax.tasks import demo, monolingual, parallel, registration, xnli
 from xlmjax.tasks.registration import (
     add_classification,
@@ -44,6 +45,7 @@ __all__ = [
 def register(config: ConfigDict) -> None:
     """Register every task of a config; those of an earlier config are forgotten first."""
     registration.forget()
+    comparison.use(config.to_dict())
     with registration.remembering():
         for module in (monolingual, parallel, xnli, demo):
             module.register(config.data)

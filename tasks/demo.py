@@ -5,7 +5,7 @@ import itertools
 
 from ml_collections import ConfigDict
 
-from xlmjax.preparation import corpora, demo_text
+from xlmjax.preparation import corpora, demo_parts, demo_text
 from xlmjax.preparation.sources import CorpusSource
 from xlmjax.tasks import monolingual
 from xlmjax.tasks.registration import add_classification, add_pair, add_text, add_translation
@@ -20,7 +20,7 @@ def register(data: ConfigDict) -> None:
         inference = CorpusSource(
             {
                 split: functools.partial(corpora.demo_inference, code, split)
-                for split in corpora.DEMO_INFERENCE
+                for split in demo_parts.INFERENCE
             }
         )
         labels = corpora.INFERENCE_LABELS

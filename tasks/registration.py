@@ -8,8 +8,9 @@ import seqio
 from ml_collections import ConfigDict
 
 from xlmjax.data import features
-from xlmjax.preparation import preprocessors
+from xlmjax.preparation import comparison, preprocessors
 from xlmjax.preparation.cleaning import Cleaning
+from xlmjax.preparation.doctor import Doctor
 from xlmjax.preparation.sources import CorpusSource, MarkedSource
 from xlmjax.preparation.vocabulary import (
     LabelFeature,
@@ -28,7 +29,10 @@ def add_text(
     data: ConfigDict,
     before: Sequence[Callable] = (),
 ) -> None:
-    """Register a task of one language; `before` turns what the source gives into `text`."""
+    """Register a task of one language; `before` turns what the source gives into `text`.
+
+    It is a list of steps from dataset to dataset, here and below.
+    """
     _add(name, source, _sides((language,), data), data, before)
 
 
@@ -56,13 +60,11 @@ def add_translation(
     target language. Examples of every split but "train" are kept whatever their length, and have
     both texts as they were given besides, in `source_text` and `reference`.
     """
-    if before or not isinstance(source, CorpusSource):
-        source = MarkedSource(source, before)
     outputs: dict[str, seqio.Feature] = {
         **_sides(languages, data),
         **{name: RawFeature() for name in features.RAW_OF},
     }
-    _add(name, source, outputs, data, (), first=(preprocessors.KeepRaw(),))
+    _add(name, source, outputs, data, before, first=(preprocessors.KeepRaw(),))
 
 
 def add_classification(
@@ -85,10 +87,9 @@ def add_classification(
 
 def _sides(languages: Sequence[str], data: ConfigDict) -> dict[str, TextFeature]:
     """Return the features of tokens of examples in one language or two."""
-    vocabulary = SeqioVocabulary(data.vocabulary)
     names = (features.TOKENS, features.TARGET_TOKENS)
     return {
-        name: TextFeature(vocabulary, language=language)
+        name: TextFeature(SeqioVocabulary(data.vocabulary, language), language=language)
         for name, language in zip(names, languages, strict=False)
     }
 
@@ -117,9 +118,20 @@ def _add(
     more: tuple[preprocessors.Step, ...] = (),
     first: tuple[preprocessors.Step, ...] = (),
 ) -> None:
+    if before or not isinstance(source, CorpusSource):
+        source = MarkedSource(source, before)
+    doctor = Doctor.from_config(data)
+    filters = (
+        preprocessors.Filter(
+            doctor,
+            evaluation=comparison.evaluation_index,
+            repeats=functools.partial(comparison.repeats_of, name, data.stores),
+        ),
+    )
     steps = (
         *first,
         preprocessors.Clean(Cleaning.from_config(data)),
+        *(filters if doctor.drop else ()),
         *more,
         preprocessors.Tokenise(data.max_tokens),
     )
@@ -127,7 +139,6 @@ def _add(
         name,
         source=source,
         preprocessors=[
-            *before,
             preprocessors.InBatches(steps),
             seqio.CacheDatasetPlaceholder(required=False),
         ],

@@ -1,7 +1,8 @@
 """A small run in a process of its own: `python -m tests.small_process MODE FOLDER WORKDIR FIELDS`.
 
-MODE `train` trains and prints the loss of the log's lines; `batches` prints a checksum of every
-row that this process holds of the first steps. FIELDS is JSON for `small_config`.
+MODE `train` trains and prints how it ended; `evaluate` trains with evaluations, `translate` trains
+a translator and lets it translate; `batches` prints a checksum of every row that this process holds
+of the first steps. FIELDS is JSON for `small_config`.
 """
 
 import json
@@ -48,6 +49,9 @@ def main(mode, folder, workdir, fields):
     if mode == "evaluate":
         config.evals.held_out = base.perplexity(tuple(TASKS), every=1_000, rows=8)
         config.evals.retrieval = base.retrieval(("tlm",), rows=8)
+    if mode == "translate":
+        config.objectives = {"mt": base.objective("translation", mixture=("mt.en_fr",))}
+        config.evals.mt = base.translation(("mt.en_fr",), rows=8, every=1_000)
     result = train(config, pathlib.Path(workdir))
     print(json.dumps({"step": int(result.state.step), "processes": jax.process_count()}))
     return PREEMPTED if result.preempted else 0

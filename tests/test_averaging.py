@@ -32,6 +32,7 @@ def saved(tmp_path_factory):
 
 @pytest.mark.parametrize("mesh", [MeshConfig(data=1), MeshConfig(data=2, fsdp=4)])
 @pytest.mark.parametrize(("step", "steps"), [(5, [3, 4, 5]), (4, [1, 2, 3, 4]), (2, [2])])
+@pytest.mark.slow
 def test_parameters_are_the_mean_over_the_last_checkpoints(saved, mesh, step, steps):
     folder, models = saved
     spec = make_run(mesh).spec

@@ -14,7 +14,7 @@ from etils import epath
 
 from tests.loop_helpers import MODEL, ONE_DEVICE, leaves, make_run, make_spec
 from xlmjax.parallel.mesh import MeshConfig
-from xlmjax.training import checkpoint, initialization
+from xlmjax.training import checkpoint, fingerprint, initialization
 from xlmjax.training.checkpoint import CheckpointConfig, CheckpointError, Checkpoints, Identity
 from xlmjax.training.fingerprint import checksums
 
@@ -72,6 +72,12 @@ def test_a_checkpoint_continues_on_another_mesh(trained, tmp_path, mesh):
 
 def test_an_empty_workdir_has_nothing_to_restore(tmp_path):
     assert open_checkpoints(tmp_path).restore(make_spec()[1]) is None
+
+
+@pytest.mark.parametrize("shape", [(1003, 7), (36, 25, 10), (32771,), (3, 1000), (5, 0), ()])
+def test_a_checksum_taken_piece_by_piece_is_the_same(shape):
+    x = jax.random.normal(jax.random.key(0), shape)
+    assert int(fingerprint._checksum(x, 4096)) == int(fingerprint._checksum(x))
 
 
 def test_checksums_depend_on_every_bit_and_not_on_the_mesh(trained):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -159,6 +160,7 @@ def results(workdir, step, name="xnli"):
     return json.loads((workdir / "eval" / f"{name}-{step}.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_label_is_learned_and_scored_in_every_language(folder, tmp_path):
     _, result = tuned(folder, tmp_path)
     found = results(tmp_path, 60)
@@ -184,6 +186,7 @@ def test_a_label_is_learned_and_scored_in_every_language(folder, tmp_path):
             assert dict(evaluator.evaluate(model)) == found["values"]
 
 
+@pytest.mark.slow
 def test_lora_beside_frozen_weights_learns_too(folder, tmp_path):
     flat = {"model__num_layers": 2, "train__num_steps": 4}
     pretrained = small_config(folder, train__num_steps=2, checkpoint__every=2)
@@ -368,6 +371,13 @@ def test_a_sweep_is_selected_by_dev_and_reported_by_test(folder, tmp_path):
     assert "optimistic" in eval_command.report(config, workdirs(config, tmp_path), tmp_path)
 
 
+def test_the_runs_of_a_sweep_on_a_bucket_are_on_the_bucket(folder, tmp_path):
+    config = made_up_sweep(folder, tmp_path)
+    _, first = workdirs(config, "gs://bucket/sweep")[0]
+    assert os.fspath(first / "eval") == "gs://bucket/sweep/train.rows=8,seed=0/eval"
+
+
+@pytest.mark.slow
 def test_a_sweep_trains_and_is_reported_by_the_commands(folder, tmp_path, capsys):
     module = tmp_path / "experiment.py"
     module.write_text(

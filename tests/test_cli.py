@@ -6,10 +6,22 @@ import re
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from xlmjax import cli
 from xlmjax.configuration import ConfigError, config_names, load_config
+
+
+def test_the_version_names_packages_and_devices(capsys, monkeypatch):
+    assert cli.main(["--version"]) == 0
+    versions, devices = capsys.readouterr().out.splitlines()
+    assert versions.startswith("xlmjax ")
+    assert f"jax {jax.__version__}" in versions
+    assert devices == f"devices: {jax.device_count()} cpu"
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "one,two")  # where it would wait for the others
+    assert cli.main(["--version"]) == 0
+    assert "those of a TPU pod" in capsys.readouterr().out
 
 
 def test_help_names_every_command(capsys):
@@ -60,6 +72,7 @@ def test_overrides_keep_types():
         ("bas", "", "unknown config 'bas'. Did you mean 'base'"),
         ("nowhere/mine.py", "", "nowhere/mine.py: no such file"),
         ("base", "--config.train.num_step=7", 'Did you mean "num_steps"'),
+        ("base", "--config.train.rows=abc", "invalid literal for int() with base 10: 'abc'"),
         ("base", "--config.train.num_steps=many", "many"),
         ("base", "--config.train.num_steps", "--config.train.num_steps=VALUE"),
         ("base", "--steps=7", "unknown argument '--steps=7'"),
@@ -193,3 +206,12 @@ def test_want_of_memory_is_told_with_what_to_change(monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "out of memory (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.)" in said
     assert "train.microbatches" in said
+
+
+def test_eval_takes_a_workdir_on_a_bucket_as_it_is(monkeypatch):
+    from xlmjax.commands import eval as command
+
+    seen = []
+    monkeypatch.setattr(command, "score", lambda config, workdir, step: seen.append(str(workdir)))
+    assert cli.main(["eval", "--config=demo", "--workdir=gs://bucket/run"]) == 0
+    assert seen == ["gs://bucket/run"]

@@ -1,6 +1,7 @@
 """What the commands print: from numbers of runs, and, in minutes, from the runs themselves."""
 
 import argparse
+import itertools
 import json
 
 import pytest
@@ -41,11 +42,11 @@ def test_the_tables_of_retrieval_and_translation():
         ["MLM", "MLM+TLM"],
         ["tlm.de_en", "25.0%", "25.0%"],
     ]
-    table = demo.translation_table(found)
+    table = demo.translation_table({"pairs": found, "text": found})
     assert [line.split() for line in table.splitlines()] == [
-        ["BLEU"],
-        ["de", "->", "en", "61.3"],
-        ["en", "->", "de", "5.0"],
+        ["pairs", "text"],
+        ["de", "->", "en", "61.3", "61.3"],
+        ["en", "->", "de", "5.0", "5.0"],
     ]
 
 
@@ -103,8 +104,23 @@ def data(tmp_path_factory):
     return folder
 
 
-def test_bench_measures_step_and_data(data, capsys):
-    bench.run(small_config(data), argparse.Namespace(part=[], steps=2, json=True))
+def test_bench_reports_kernels_and_why_one_does_not_run():
+    speed = {"group": "mlm", "kernel": "xla", "refusal": "", "devices": "8 TPU v4", "seconds": 0.25}
+    speed |= {"fastest_seconds": 0.2, "slowest_seconds": 0.3, "real_tokens": 1e6, "mfu": 0.31}
+    speed |= {"padded_tokens": 2e6, "predicted_tokens": None, "model_tflops": 700.0}
+    refused = {"group": "mlm", "kernel": "cudnn", "refusal": "no GPU here"}
+    first, *rest, last = bench.report({"attention": [speed, refused]})
+    assert "attention of objectives.mlm, xla, on 8 TPU v4: 250.0 ms" in first
+    assert "real 1,000,000  padded 2,000,000" in rest[0]
+    assert "predicted" not in rest[0]
+    assert "700.000, MFU 31.0%" in rest[1]
+    assert last == "attention of objectives.mlm, cudnn: does not run here: no GPU here"
+
+
+@pytest.mark.slow
+def test_bench_measures_every_part(data, capsys):
+    config = small_config(data, model__head_tile=32)
+    bench.run(config, argparse.Namespace(part=[], steps=2, json=True))
     found = json.loads(capsys.readouterr().out)
     step, rows = found["step"], found["data"]["mlm"]
     assert 0 < step["predicted_tokens"] < step["real_tokens"] < step["padded_tokens"]
@@ -112,11 +128,22 @@ def test_bench_measures_step_and_data(data, capsys):
     assert step["mfu"] is None
     assert 0 < rows["real_tokens"] < rows["padded_tokens"]
     assert rows["tasks"] == 3
+    assert 2 < step["segment_length"] < 32
+    assert step["model_tflops"] > 0
+    assert "xla" in {kernel["kernel"] for kernel in found["attention"] if not kernel["refusal"]}
+    whole, tiled = found["head"]
+    assert (whole["kernel"], tiled["kernel"]) == ("one product", "tiles of 32")
+    for kernel in (*found["head"], *found["attention"]):
+        assert kernel["refusal"] or kernel["model_tflops"] > 0
+    assert whole["predicted_tokens"] > 0
+    assert whole["real_tokens"] is None
 
 
 def test_bench_knows_its_parts(data):
-    with pytest.raises(ValueError, match="unknown part 'stpe'; known: step, data"):
+    with pytest.raises(ValueError, match="unknown part 'stpe'; known: step, attention, head, data"):
         bench.run(small_config(data), argparse.Namespace(part=["stpe"], steps=2, json=True))
+    with pytest.raises(ValueError, match="--steps=0: time at least one"):
+        bench.run(small_config(data), argparse.Namespace(part=[], steps=0, json=True))
 
 
 def test_plan_prints_tasks_and_languages(data, capsys):
@@ -127,7 +154,7 @@ def test_plan_prints_tasks_and_languages(data, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_the_demo_runs_from_vocabulary_to_table(tmp_path, capsys):
     """All of it, with two steps of pretraining and a small vocabulary."""
     command = ["demo", f"--workdir={tmp_path}"]
@@ -143,13 +170,16 @@ def test_the_demo_runs_from_vocabulary_to_table(tmp_path, capsys):
     assert cli.main(command) == 0
     printed = capsys.readouterr().out
     table = [line.split() for line in printed.splitlines() if line.startswith(("mlm.", "tlm."))]
-    pairs = [f"tlm.{pair}" for pair in ("de_en", "en_es", "en_fr", "en_sw")]
+    codes = ("de", "en", "es", "fr", "sw")
+    pairs = [f"tlm.{a}_{b}" for a, b in itertools.combinations(codes, 2)]
     assert [row[0] for row in table if len(row) == 3] == [
-        *(f"mlm.{code}" for code in ("de", "en", "es", "fr", "sw")),
+        *(f"mlm.{code}" for code in codes),
         *(pairs * 2),  # masked words, then retrieval
     ]
+    inference = [line.split() for line in printed.splitlines() if line.startswith("all but en ")]
+    assert [len(row) for row in inference] == [5]
     bleu = [line.split() for line in printed.splitlines() if line[2:6] == " -> "]
-    assert [(row[0], row[2], len(row)) for row in bleu] == [("de", "en", 4), ("en", "de", 4)]
+    assert [(row[0], row[2], len(row)) for row in bleu] == [("de", "en", 5), ("en", "de", 5)]
     assert printed.count("\n  de   ") == 5  # samples
     assert cli.main(command) == 0  # everything is there: the tables at once
     assert "5/5" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from xlmjax.configs import base
-from xlmjax.preparation import corpora, text_files
+from xlmjax.preparation import corpora, demo_parts, text_files
 
 
 @pytest.fixture
@@ -386,7 +386,7 @@ def test_translations_go_both_ways(data):
 def test_demo_text_is_the_same_in_every_range():
     corpus = corpora.demo_corpus(("en", "sw"), "validation")
     whole = list(corpus.examples(0, 50))
-    assert len(corpus) == corpora.DEMO_PAIRS["validation"]
+    assert len(corpus) == demo_parts.PAIRS["validation"]
     assert list(corpus.examples(20, 31)) == whole[20:31]
     assert len({row for row in whole}) > 40
     texts = corpora.demo_corpus(("sw",), "validation")

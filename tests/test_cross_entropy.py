@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from xlmjax.ops import cross_entropy
 from xlmjax.ops.cross_entropy import SumWeight, token_losses
 
 N, E, V = 9, 6, 40
@@ -54,18 +55,26 @@ def test_tiled_equals_plain_in_value_and_gradient(tile, with_bias):
     assert np.abs(expected_gradient[0]).max() > 0.1
 
 
+def test_many_logits_are_tiled_without_being_asked(monkeypatch):
+    monkeypatch.setattr(cross_entropy, "LANES", 4)
+    for limit, holds in ((N * V, True), (N * V - 1, False)):
+        monkeypatch.setattr(cross_entropy, "ONE_PRODUCT", limit)
+        assert holds_all_logits(cross_entropy.AUTO) == holds
+
+
 def test_tiled_never_holds_all_logits():
+    assert holds_all_logits(0)
+    assert not holds_all_logits(8)
+
+
+def holds_all_logits(tile):
     hidden, table, bias, targets = inputs()
 
-    def largest(tile):
-        def loss(hidden, table):
-            return token_losses(hidden, table, bias, targets, tile).nll.sum()
+    def loss(hidden, table):
+        return token_losses(hidden, table, bias, targets, tile).nll.sum()
 
-        text = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(hidden, table).as_text()
-        return f"{N}x{V}x" in text
-
-    assert largest(0)
-    assert not largest(8)
+    text = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(hidden, table).as_text()
+    return f"{N}x{V}x" in text
 
 
 @pytest.mark.parametrize("tile", [0, 8])

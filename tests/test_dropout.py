@@ -88,7 +88,17 @@ def test_the_same_on_any_sharding_and_in_any_microbatch():
     np.testing.assert_array_equal(whole, np.concatenate(parts))
 
 
+def test_seeds_of_slices_drop_what_those_of_rows_do():
+    drop = Dropout(row_seeds(KEY, jnp.arange(2)), 0.4)
+    slices = drop.per_slice(3, 5 * 7)
+    np.testing.assert_array_equal(slices.keep((2, 3, 5, 7)), drop.keep((2, 3, 5, 7)))
+    last = Dropout(slices.seeds[:, 2:], 0.4).keep((2, 1, 5, 7))
+    np.testing.assert_array_equal(last, drop.keep((2, 3, 5, 7))[:, 2:])
+
+
 def test_a_row_too_large_to_count_is_refused():
     seeds = row_seeds(KEY, jnp.arange(2))
-    with pytest.raises(ValueError, match=r"more than 2\*\*32"):
+    with pytest.raises(ValueError, match=r"no more than 2\*\*32"):
         jax.eval_shape(lambda: dropout.Dropout(seeds, 0.1).keep((2, 2**17, 2**16)))
+    with pytest.raises(ValueError, match=r"no more than 2\*\*32"):
+        dropout.Dropout(seeds, 0.1).per_slice(2, 2**33)

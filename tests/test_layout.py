@@ -189,6 +189,18 @@ def _segments(batch):
     return found
 
 
+def test_texts_and_pairs_begin_with_another_symbol_where_there_is_one(tmp_path):
+    """XLM-R: `<s> a </s>`, `<s> a </s> </s> b </s>`."""
+    bos = Delimiters(eos=EOS, pad=PAD, bos=3)
+    sides = {"tokens": [[10, 11]], "target_tokens": [[60]]}
+    store = write_store(tmp_path / "p", sides, {"tokens": "en", "target_tokens": "fr"})
+    rows = fill(PackLayout(store, 8, bos), [0, 0], [0, 1])["tokens"].tolist()
+    assert sorted(rows) == [[3, 10, 11, 1, 1, 60, 1, PAD], [3, 60, 1, 1, 10, 11, 1, PAD]]
+    text = write_store(tmp_path / "t", {"tokens": [[10]]}, {"tokens": "en"})
+    row = fill(PackLayout(text, 7, bos), [0])["tokens"][0].tolist()
+    assert row == [3, 10, 1, PAD, PAD, PAD, PAD]
+
+
 def labelled(tmp_path, alone=False, length=16, **sides):
     names, ids = ("no", "yes", "perhaps"), [index % 3 for index in range(len(sides["tokens"]))]
     store = write_store(

@@ -16,12 +16,13 @@ import pytest
 from xlmjax import languages
 from xlmjax.objectives import naming
 from xlmjax.ops.cross_entropy import SumWeight
+from xlmjax.parallel import distributed
 from xlmjax.planning import hardware
-from xlmjax.training.clock import Clock
 from xlmjax.training.metrics import MetricWriter, Throughput, Window
 from xlmjax.training.preemption import PreemptionWatch
 from xlmjax.training.progress import Progress
 from xlmjax.training.step import StepMetrics
+from xlmjax.training.stragglers import host_times
 
 EN, FR = (languages.get(code).id for code in ("en", "fr"))
 THROUGHPUT = Throughput(
@@ -58,7 +59,7 @@ def test_a_window_divides_sums_by_weights_once():
     window = Window({"mlm": ["mlm.en", "mlm.fr"]}, THROUGHPUT)
     window.add(metrics(6.0, 2.0, en=(6.0, 2.0)), timed=False)
     window.add(metrics(2.0, 6.0, en=(1.0, 2.0), fr=(1.0, 4.0)))
-    values = window.close(seconds=2.0, goodput=0.5)
+    values = window.close(seconds=2.0)
     assert values["train/loss"] == 1.0  # not the mean of 3 and 1/3
     assert values["train/en/loss"] == 1.75
     assert values["train/fr/loss"] == 0.25
@@ -68,15 +69,14 @@ def test_a_window_divides_sums_by_weights_once():
     assert values["perf/padded_tokens_per_second"] == 50.0
     assert values["perf/predicted_tokens_per_second"] == 3.0
     assert values["perf/mfu"] == pytest.approx(40.0 * (10.0 + 6.0 / 80.0) / 5000.0)
-    assert values["perf/goodput"] == 0.5
-    assert window.close(1.0, 0.5).keys().isdisjoint({"train/loss", "perf/tokens_per_second"})
+    assert window.close(1.0).keys().isdisjoint({"train/loss", "perf/tokens_per_second"})
 
 
 def test_a_nonfinite_step_is_counted_and_spoils_nothing():
     window = Window({"mlm": ["a", "b"]}, THROUGHPUT)
     window.add(metrics(4.0, 2.0, en=(4.0, 2.0)))
     window.add(metrics(np.nan, 2.0, nonfinite=1, en=(np.nan, 2.0)))
-    values = window.close(1.0, 1.0)
+    values = window.close(1.0)
     assert values["train/loss"] == values["train/en/loss"] == 2.0
     assert values["optim/nonfinite_steps"] == 1.0
 
@@ -87,7 +87,7 @@ def test_several_groups_stand_apart():
     step.groups["clm"] = {"loss": SumWeight(np.float32(1.0), np.float32(4.0))}
     step.loss = np.float32(3.25)
     window.add(step)
-    values = window.close(1.0, 1.0)
+    values = window.close(1.0)
     assert (values["train/loss"], values["train/mlm/loss"], values["train/clm/loss"]) == (
         3.25,
         3,
@@ -126,17 +126,6 @@ def test_only_the_first_process_writes(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_clock_leaves_pauses_and_compilation_out():
-    times = iter([0.0, 30.0, 31.0, 33.0, 40.0, 41.0, 41.0])
-    clock = Clock(now=lambda: next(times))
-    clock.skip()  # 30 s of compilation
-    with clock.pause():  # 2 s
-        pass
-    assert clock.lap() == 40.0 - 30.0 - 2.0
-    assert clock.lap() == 1.0
-    assert clock.goodput == pytest.approx(9.0 / 41.0)
-
-
 class Terminal(io.StringIO):
     def isatty(self):
         return True
@@ -164,6 +153,26 @@ def test_a_bar_on_a_terminal():
     progress.close()
     assert "50/100, loss 2.5000, 12,346 tokens/s, MFU 41.3%, ETA 0:01:40" in stream.getvalue()
     assert "saved" in stream.getvalue()
+
+
+def test_a_run_of_several_processes_shows_which_one_is_slow():
+    stream = io.StringIO()
+    progress = Progress("lines", 0, 100, stream=stream)
+    slow = {"slowest_process": 3.0, "host_seconds_slowest": 0.25, "host_seconds_median": 0.0312}
+    progress.report(50, {f"perf/{name}": value for name, value in slow.items()})
+    assert stream.getvalue() == "step 50/100: slowest host 3: 0.250 s a step, median 0.031\n"
+
+
+def test_host_times_name_the_slowest_process(monkeypatch):
+    published = {}
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(distributed, "publish", lambda name, text: published.update({0: text}))
+    monkeypatch.setattr(distributed, "published", lambda name: {**published, 1: "0.5", 2: "0.1"})
+    assert host_times(0.2) == {
+        "perf/host_seconds_median": 0.2,
+        "perf/host_seconds_slowest": 0.5,
+        "perf/slowest_process": 1.0,
+    }
 
 
 def test_other_processes_show_nothing():
@@ -225,6 +234,38 @@ def test_sigterm_asks_to_save_and_a_second_one_would_end_the_process():
     assert watch.reached(2)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     watch.close()
+
+
+@pytest.fixture
+def handler_of_ctrl_c():
+    """Call with the handler that a test finds; the one before is there again at its end."""
+    before = signal.getsignal(signal.SIGINT)
+    yield lambda handler: signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_process_that_ignores_ctrl_c_goes_on_doing_so(handler_of_ctrl_c):
+    handler_of_ctrl_c(signal.SIG_IGN)
+    watch = PreemptionWatch()
+    watch.reached(1)
+    signal.raise_signal(signal.SIGINT)
+    assert not watch.reached(2)
+    watch.close()
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_a_second_ctrl_c_interrupts_at_once(handler_of_ctrl_c):
+    handler_of_ctrl_c(signal.default_int_handler)  # whatever the tests were started with
+    watch = PreemptionWatch()
+    try:
+        watch.reached(1)
+        signal.raise_signal(signal.SIGINT)
+        assert watch.interrupted
+        assert watch.reached(2)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        watch.close()
 
 
 class Device:

@@ -77,6 +77,8 @@ VARIANTS = {
     "no bias": dataclasses.replace(CLASSIC, bias=False),
     "rms with bias": dataclasses.replace(CLASSIC, norm_kind="rms", mlp="geglu"),
     "pre-norm": dataclasses.replace(CLASSIC, norm="pre"),
+    "xlm-r": dataclasses.replace(CLASSIC, position_offset=2, token_types=3, head_transform=True),
+    "without norm of embeddings": dataclasses.replace(CLASSIC, embedding_norm=False),
     **RECIPES,
 }
 
@@ -90,6 +92,18 @@ def test_num_parameters_and_axes_of_every_variant(cfg):
     for path, parameter in named.items():
         assert len(parameter.axes) == parameter.ndim, path
         assert (parameter.axes[0] == "layers") == path.startswith("transformer/layers"), path
+
+
+def test_a_transform_of_the_head_counts_where_words_are_predicted():
+    plain = dataclasses.replace(CLASSIC, head_transform=False)
+    more = dataclasses.replace(CLASSIC, head_transform=True)
+    assert more.flops_per_token(8, 0.5) - plain.flops_per_token(8, 0.5) == 6 * 0.5 * 16**2
+
+
+@pytest.mark.parametrize(("positions", "offset"), [("rope", 2), ("learned", -1)])
+def test_an_offset_of_positions_needs_a_table(positions, offset):
+    with pytest.raises(ValueError, match=r"model.position_offset=-?\d: only learned positions"):
+        dataclasses.replace(CLASSIC, positions=positions, position_offset=offset)
 
 
 def test_flops_follow_the_formula_of_the_baselines():
@@ -396,6 +410,7 @@ def test_scan_remat_and_tiles_change_nothing(cfg, changes):
     assert_trees_close(gradient, expected_gradient, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_remat_saves_memory():
     def temporary(remat):
         cfg = dataclasses.replace(CLASSIC, num_layers=8, remat=remat)
@@ -488,7 +503,7 @@ def test_every_place_of_every_layer_drops_other_elements(monkeypatch, scan_layer
         ({"num_layers": 0}, r"model.num_layers=0: give a positive number"),
         ({"attention": "flash9"}, r"model.attention='flash9': choose auto \| .*xla"),
         ({"language_ids": (4, 4)}, r"model.language_ids=\(4, 4\): name every language"),
-        ({"head_tile": -1}, r"model.head_tile=-1"),
+        ({"head_tile": -2}, r"model.head_tile=-2.*-1 to tile"),
         ({"pad_id": VOCAB}, r"model.pad_id=47: the vocabulary has 47"),
         ({"positions": "rope", "num_heads": 16}, r"needs an even width per head, not 1"),
     ],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from xlmjax.cli import main
 from xlmjax.parallel import distributed, mesh, partition, rules
 
 
@@ -142,27 +143,6 @@ def test_constrain_refuses(shape, names, message):
         partition.constrain(jnp.zeros(shape), *names)
 
 
-@pytest.mark.parametrize("strategy", sorted(rules.STRATEGIES))
-def test_embedding_lookup_does_not_depend_on_the_sharding_of_the_table(strategy):
-    over = mesh.make_mesh(config(fsdp=2, tensor=4, strategy=strategy))
-    table = jax.random.normal(jax.random.key(0), (40, 16))
-    tokens = jax.random.randint(jax.random.key(1), (6, 7), 0, 40)
-    weights = jax.random.normal(jax.random.key(2), (6, 7, 16))
-
-    def loss(table):
-        with partition.use_rules(strategy):
-            x = partition.constrain(table[tokens], "act_batch", "act_length", "act_embed")
-            return jnp.sum(x * weights), x
-
-    expected, expected_rows = jax.grad(loss, has_aux=True)(table)
-    toy = jax.eval_shape(Toy)
-    sharding = partition.param_shardings(toy, over, strategy).table.get_value()
-    with jax.set_mesh(over):
-        actual, rows = jax.jit(jax.grad(loss, has_aux=True))(jax.device_put(table, sharding))
-    np.testing.assert_array_equal(rows, expected_rows)
-    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
-
-
 def test_one_process_needs_no_coordinator(monkeypatch):
     for name in ("XLMJAX_COORDINATOR", "XLMJAX_NUM_PROCESSES", "XLMJAX_PROCESS_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -190,3 +170,52 @@ def test_half_a_coordinator_is_refused(monkeypatch, environment, message):
         distributed.initialize("localhost:1234", 2, 2)
     with pytest.raises(ValueError, match="has no port"):
         distributed.initialize("localhost", 2, 1)
+
+
+def test_the_flags_of_a_group_stand_for_the_environment(monkeypatch, capsys):
+    for name in ("XLMJAX_COORDINATOR", "XLMJAX_NUM_PROCESSES", "XLMJAX_PROCESS_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["train", "--workdir=x", "--num_processes=2", "--process-id=1"]) == 2
+    assert "a run of several processes also needs XLMJAX_COORDINATOR" in capsys.readouterr().err
+
+
+def raised(error, cause=None):
+    try:
+        raise error from cause
+    except Exception as found:
+        return found
+
+
+GLOO = "UNKNOWN: Gloo AllReduce failed: Connection reset by peer\nmore"
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (jax.errors.JaxRuntimeError(GLOO), True),
+        (ValueError(GLOO), True),  # what fetching a result raises
+        (raised(OSError("saving failed"), jax.errors.JaxRuntimeError("UNAVAILABLE: x")), True),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"), False),
+        (ValueError("train.rows=7"), False),
+    ],
+)
+def test_who_loses_the_others_ends_and_who_errs_does_not(monkeypatch, error, ends):
+    sentences = []
+    monkeypatch.setattr(distributed, "end_process", sentences.append)
+
+    def run():
+        with distributed.end_without_the_lost():
+            raise error
+
+    with pytest.raises(type(error)):
+        run()  # alone
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    if not ends:
+        with pytest.raises(type(error)):
+            run()
+        assert not sentences
+        return
+    run()
+    [sentence] = sentences
+    assert sentence.startswith("process 0 of 2 cannot go on with the others (UN")
+    assert "\n" not in sentence

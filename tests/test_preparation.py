@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import numpy as np
@@ -20,9 +21,10 @@ from ml_collections import ConfigDict
 from xlmjax import languages
 from xlmjax.commands import prepare as prepare_command
 from xlmjax.configs import base
+from xlmjax.data.mixture import resolve_names
 from xlmjax.data.store import FeatureSpec, TokenStore
 from xlmjax.data.vocabulary import Vocabulary
-from xlmjax.preparation import corpora, prepare, runners, shards, train_vocabulary
+from xlmjax.preparation import demo_parts, prepare, runners, shards, train_vocabulary
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -183,6 +185,7 @@ def test_the_store_is_what_seqio_yields(run, corpus, tmp_path):
                 assert example[f"{feature}_language"] == languages.get(code).id
 
 
+@pytest.mark.slow
 def test_a_task_outside_our_fast_path_gives_the_same_store(run, tmp_path, monkeypatch):
     run(max_words=9, max_tokens=14)
     fast = {name: read(tmp_path, name) for name in ("mlm.fr", "tlm.en_sw")}
@@ -372,6 +375,44 @@ def test_a_run_killed_before_the_manifest_only_writes_it(run, tmp_path, monkeypa
     assert len(TokenStore.open(tmp_path / "mlm.en" / "train")) == 60
 
 
+def test_a_second_prepare_waits_for_the_first_and_makes_nothing_again(corpus, tmp_path):
+    held, said = threading.Event(), {"first": [], "second": []}
+
+    class Slow(SameProcess):
+        def map(self, function, items):
+            for index, item in enumerate(items):
+                if function is shards.write_shard:
+                    held.set()
+                    while not said["second"]:
+                        time.sleep(0.01)
+                yield index, function(*item)
+
+    def start(name, runner):
+        config = make_config(corpus, tmp_path, mixture=("mlm.en",))
+        thread = threading.Thread(
+            target=prepare.prepare, args=(config, SameProcess(), runner, said[name].append)
+        )
+        thread.start()
+        return thread
+
+    first = start("first", Slow())
+    assert held.wait(60)
+    second = start("second", after := SameProcess())
+    for thread in (first, second):
+        thread.join(60)
+    assert "waiting until it ends" in said["second"][0]
+    assert "mlm.en/train: up to date" in said["second"]
+    assert after.ran == []
+
+
+def test_what_a_killed_search_for_duplicates_left_is_removed(run, tmp_path):
+    left = tmp_path / "doctor" / "repeats-0123.tmp-89ab-0.npy"
+    left.parent.mkdir()
+    left.touch()
+    run(mixture=("mlm.en",))
+    assert not left.exists()
+
+
 # What a config may name.
 
 
@@ -379,7 +420,11 @@ def test_names_and_what_they_stand_for(run, tmp_path):
     run(mixture=("mlm", "tlm.en_sw"))
     mixtures = json.loads((tmp_path / "mixture.json").read_text())
     assert mixtures == {
-        "mlm": {"tasks": ["mlm.en", "mlm.fr", "mlm.sw"], "rates": None},
+        "mlm": {
+            "tasks": ["mlm.en", "mlm.fr", "mlm.sw"],
+            "rates": None,
+            "languages": ["en", "fr", "sw"],
+        },
         "tlm.en_sw": {"tasks": ["tlm.en_sw"], "rates": None},
     }
     said, _ = run(mixture=("mlm",), languages=("en",), pairs=())
@@ -391,7 +436,7 @@ def test_objectives_and_evals_name_tasks_too(corpus):
     config = make_config(corpus)
     config.objectives.clm = base.objective("causal_lm", mixture=("clm.en",))
     config.evals.tlm = base.perplexity(("tlm",), split="validation")
-    assert prepare.named_tasks(config) == {
+    assert shards.named_tasks(config) == {
         "mlm": {"train": True, "validation": False},
         "tlm": {"train": True, "validation": True},
         "clm.en": {"train": True, "validation": False},
@@ -429,12 +474,13 @@ def test_faults_of_the_config_stop_before_anything_is_written(run, tmp_path, dat
 # The seqio side.
 
 
+@pytest.mark.slow
 def test_every_name_with_data_yields_examples(corpus, tmp_path, monkeypatch):
     import seqio
 
-    monkeypatch.setattr(corpora, "DEMO_TEXTS", {"train": 50})
-    monkeypatch.setattr(corpora, "DEMO_PAIRS", {"train": 50})
-    monkeypatch.setattr(corpora, "DEMO_INFERENCE", {"train": 50})
+    monkeypatch.setattr(demo_parts, "TEXTS", {"train": 50})
+    monkeypatch.setattr(demo_parts, "PAIRS", {"train": 50})
+    monkeypatch.setattr(demo_parts, "INFERENCE", {"train": 50})
     config = make_config(corpus, tmp_path)
     register(config)
     ours = [
@@ -525,6 +571,21 @@ def test_seqio_vocabulary_has_the_same_ids(corpus, tmp_path):
     assert theirs != SeqioVocabulary(str(tmp_path / "other.model"))
 
 
+def test_seqio_vocabulary_of_a_bpe_knows_its_language(tmp_path):
+    from tests.convert_helpers import PIECES, write_bpe
+    from xlmjax.interop.tokenizers import read_vocabulary
+    from xlmjax.preparation.vocabulary import SeqioVocabulary
+
+    write_bpe(tmp_path)
+    ours, _ = read_vocabulary(tmp_path, len(PIECES))
+    (tmp_path / "vocabulary.json").write_bytes(ours.model)
+    theirs = SeqioVocabulary(str(tmp_path / "vocabulary.json"), "fr")
+    text = "l'an, ande"
+    assert theirs.encode(text) == ours.encode(text, "fr") != ours.encode(text, "en")
+    assert (theirs.pad_id, theirs.unk_id, theirs.vocab_size) == (2, 3, ours.size)
+    assert theirs.decode(ours.encode("ande to")) == "ande to"
+
+
 USER_MODULE = """
 import seqio
 import tensorflow as tf
@@ -606,6 +667,22 @@ def test_labelled_pairs_are_stored_with_their_labels(run, corpus, tmp_path):
     assert mixtures["xnli"]["tasks"] == ["xnli.en"]
 
 
+def test_xnli_of_other_languages_is_told(run, corpus, tmp_path):
+    """A language without files then may have some now: what it stands for would be out of date."""
+    data = write_inference(tmp_path, train_en=TRAIN)
+    run(mixture=("xnli",), languages=("en", "fr"), pairs=(), **data)
+    config = make_config(corpus, tmp_path, languages=("en", "fr"), pairs=(), **data)
+    assert resolve_names(config.data, ("xnli",)) == ("xnli.en",)
+    config.data.languages = ("en", "fr", "sw")
+    with pytest.raises(
+        ValueError, match=r"'xnli' was prepared for data.languages=en, fr, and this"
+    ):
+        resolve_names(config.data, ("xnli",))
+    for section in (config.data.train, config.data.validation):
+        section.xnli = ()  # TFDS has the same languages whatever the config
+    assert resolve_names(config.data, ("xnli",)) == ("xnli.en",)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -642,11 +719,12 @@ def test_a_task_of_another_shape_needs_a_registration_only(run, corpus, tmp_path
     assert sum(store.manifest.dropped.values()) == 1
 
 
+@pytest.mark.slow
 def test_the_demo_has_labelled_pairs_in_every_language(run, tmp_path):
     run(mixture=("demo.xnli.en",), languages=("en", "sw"), pairs=())
     store = TokenStore.open(tmp_path / "demo.xnli.en" / "validation")
     counts = np.bincount(store.labels)
-    assert counts.sum() == corpora.DEMO_INFERENCE["validation"]
+    assert counts.sum() == demo_parts.INFERENCE["validation"]
     assert counts.min() > 0.3 * counts.sum()
 
 
@@ -704,7 +782,11 @@ def test_held_out_translations_keep_their_text_and_their_length(corpus, tmp_path
     assert train.manifest.kind == "translation"
     assert train.manifest.dropped == {"empty": 1, "max_words": 1}
     mixtures = json.loads((tmp_path / "mixture.json").read_text())
-    assert mixtures["mt"] == {"tasks": ["mt.en_fr", "mt.fr_en"], "rates": None}
+    assert mixtures["mt"] == {
+        "tasks": ["mt.en_fr", "mt.fr_en"],
+        "rates": None,
+        "languages": ["en", "fr"],
+    }
 
 
 def test_the_store_of_translations_is_what_seqio_yields(run, corpus, tmp_path, translated):
@@ -829,14 +911,14 @@ def test_xnli_examples_are_taken_apart_by_language(corpus, monkeypatch):
 
     register(make_config(corpus))
     task = seqio.get_mixture_or_task("xnli.sw")
-    assert task.source.tfds_dataset.name == "xnli:1.1.0"
+    assert task.source.source.tfds_dataset.name == "xnli:1.1.0"
     example = {
         "premise": {code: [f"{code} premise"] for code in languages.XNLI},
         "hypothesis": {"language": [["fr", "sw"]], "translation": [["an le", "ma wa"]]},
         "label": [2],
     }
     dataset = tf.data.Dataset.from_tensor_slices(example)
-    monkeypatch.setattr(task.source, "get_dataset", lambda **_: dataset)
+    monkeypatch.setattr(task.source.source, "get_dataset", lambda *_, **__: dataset)
     [tokens] = task.get_dataset(split="test", shuffle=False, try_in_mem_cache=False)
     vocabulary = Vocabulary.load(corpus / "vocabulary.model")
     assert tokens["tokens"].numpy().tolist() == vocabulary.encode("sw premise")
@@ -861,14 +943,18 @@ def test_wiki40b_articles_become_paragraphs():
 # Real processes.
 
 
+@pytest.mark.slow
 def test_the_command_runs_processes_and_gives_the_same_stores(run, corpus, tmp_path, capsys):
     run(mixture=("mlm", "tlm"))
     expected = {name: read(tmp_path, name) for name in ("mlm.fr", "tlm.en_sw")}
+    findings = [(tmp_path / name / "train" / "findings.json").read_text() for name in expected]
     stores = tmp_path / "by_processes"
     config = make_config(corpus, stores, num_shards=3)
     args = argparse.Namespace(processes=2, runner="", runner_options="")
     prepare_command.run(config, args)
     assert {name: read(stores, name) for name in expected} == expected
+    for name, text in zip(expected, findings, strict=True):
+        assert (stores / name / "train" / "findings.json").read_text() == text
     assert "mlm.fr/train: 60 examples" in capsys.readouterr().out
 
     # An error in a process is raised here.
@@ -898,10 +984,12 @@ def test_beam_runner_or_the_group_it_needs(run, corpus, tmp_path):
         return
     run(mixture=("mlm.fr",))
     expected = read(tmp_path, "mlm.fr")
+    findings = (tmp_path / "mlm.fr" / "train" / "findings.json").read_text()
     shutil.rmtree(tmp_path)
     config = make_config(corpus, tmp_path, mixture=("mlm.fr",), num_shards=3)
     prepare.prepare(config, SameProcess(), runners.BeamRunner("DirectRunner"))
     assert read(tmp_path, "mlm.fr") == expected
+    assert (tmp_path / "mlm.fr" / "train" / "findings.json").read_text() == findings
 
 
 @pytest.fixture
@@ -932,7 +1020,7 @@ def start_until_first_shard(command, directory) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (directory / "shard-00000-of-00004.json").exists():
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
@@ -953,6 +1041,7 @@ def wait_until_gone(processes: list[int]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_kill_minus_nine_is_continued_by_the_same_command(big_run):
     command, directory = big_run
     process = start_until_first_shard(command, directory)
@@ -967,6 +1056,7 @@ def test_kill_minus_nine_is_continued_by_the_same_command(big_run):
     assert not list(directory.glob("*.tmp-*"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_clean_state(big_run):
     command, directory = big_run
     process = start_until_first_shard(command, directory)

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -15,27 +16,39 @@ import pytest
 
 from tests.small_process import row_checksums
 from tests.small_run import small_config, write_data
+from tests.test_resume import ends, log_without_clock, saved_steps
+from tests.translation_helpers import write_translations
+from xlmjax.parallel.distributed import TRY_AGAIN
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DEVICES = 4  # over all processes
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+DEVICES = 8  # over all processes
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     write_data(folder)
+    rng = np.random.default_rng(4)
+    for split, count in (("train", 60), ("validation", 19)):
+        sentences = [rng.integers(5, 60, 1 + i % 7).tolist() for i in range(count)]
+        lines = ["ba da " * (1 + i % 3) for i in range(count)]
+        write_translations(folder, "en", "fr", sentences, lines, split)
     return folder
 
 
-class Job:
-    """Processes of one run; their output goes to files beside the workdir."""
+def free_address():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return f"localhost:{free.getsockname()[1]}"
 
-    def __init__(self, count, mode, folder, workdir, **fields):
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            address = f"localhost:{free.getsockname()[1]}"
-        fields = {"train__num_cpu_devices": DEVICES // count, "mesh__fsdp": 2, **fields}
+
+class Processes:
+    """Processes of one run, which share a cache; their output goes to files beside the workdir."""
+
+    def __init__(self, commands, workdir, environments=None):
+        """`commands` are of each process, behind `python`, and so are `environments`."""
+        count = len(commands)
         self.logs = [
             workdir.parent / f"{workdir.name}-{index}of{count}.log" for index in range(count)
         ]
@@ -46,15 +59,12 @@ class Job:
                 "JAX_PLATFORMS": "cpu",
                 "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / f"cache{count}"),
                 "XLA_FLAGS": "--xla_backend_optimization_level=0",
-                "XLMJAX_COORDINATOR": address,
-                "XLMJAX_NUM_PROCESSES": str(count),
-                "XLMJAX_PROCESS_ID": str(index),
+                **(environments[index] if environments else {}),
             }
-            command = [sys.executable, "-m", "tests.small_process", mode, str(folder), str(workdir)]
-            with log.open("w") as file:
+            with log.open("w") as file:  # a full pipe would stop the run
                 self.processes.append(
                     subprocess.Popen(
-                        [*command, json.dumps(fields)],
+                        [sys.executable, *commands[index]],
                         cwd=ROOT,
                         env=environment,
                         stdout=file,
@@ -65,11 +75,65 @@ class Job:
     def text(self, index=0):
         return self.logs[index].read_text()
 
+    def wait(self, index, *codes, seconds=900):
+        """Wait for one process to end with one of these codes; returns its output."""
+        assert self.processes[index].wait(timeout=seconds) in codes, self.text(index)
+        return self.text(index)
+
+    def trains(self):
+        """Return whether process 0 has logged a step."""
+        return re.search(r"^step \d+/", self.text(), re.MULTILINE) is not None
+
+    def wait_until(self, condition, seconds=900):
+        """Wait while process 0 runs."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, self.text()
+            assert self.processes[0].poll() is None, self.text()
+            time.sleep(0.02)
+
     def finish(self, code=0):
         """Wait for all; returns the last line of each, parsed."""
-        for index, process in enumerate(self.processes):
-            assert process.wait(timeout=900) == code, self.text(index)
-        return [json.loads(log.read_text().splitlines()[-1]) for log in self.logs]
+        texts = [self.wait(index, code) for index in range(len(self.processes))]
+        return [json.loads(text.splitlines()[-1]) for text in texts]
+
+
+class Job(Processes):
+    """A small run in `count` processes, which are named by the environment."""
+
+    def __init__(self, count, mode, folder, workdir, **fields):
+        address = free_address()
+        fields = {"train__num_cpu_devices": DEVICES // count, "mesh__fsdp": 2, **fields}
+        command = ["-m", "tests.small_process", mode, folder, workdir, json.dumps(fields)]
+        environments = [
+            {
+                "XLMJAX_COORDINATOR": address,
+                "XLMJAX_NUM_PROCESSES": str(count),
+                "XLMJAX_PROCESS_ID": str(index),
+            }
+            for index in range(count)
+        ]
+        super().__init__([command] * count, workdir, environments)
+
+
+class CommandLine(Processes):
+    """`xlmjax train` in two processes, which are named by flags; `each` holds their own flags."""
+
+    def __init__(self, folder, workdir, each=((), ()), **fields):
+        address = free_address()
+        fields = {"train__num_cpu_devices": DEVICES // 2, "mesh__fsdp": 2, **fields}
+        config = workdir.parent / f"{workdir.name}.py"
+        config.write_text(
+            "import pathlib\nfrom tests.small_run import small_config\n\n\n"
+            "def get_config(arg=''):\n"
+            f"    return small_config(pathlib.Path({str(folder)!r}), **{fields!r})\n"
+        )
+        common = ("-m", "xlmjax.cli", "train", f"--config={config}", f"--workdir={workdir}")
+        group = (f"--coordinator={address}", "--num_processes=2")
+        commands = [
+            [*common, *group, f"--process_id={index}", *flags] for index, flags in enumerate(each)
+        ]
+        super().__init__(commands, workdir)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -88,26 +152,43 @@ def test_every_process_holds_its_rows_of_the_same_global_batches(folder, tmp_pat
 def losses(workdir):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [
-        [line["step"], *(line[name] for name in sorted(line) if name.endswith("loss"))]
+        value
         for line in lines
+        for value in (line["step"], *(line[n] for n in sorted(line) if n.endswith("loss")))
     ]
 
 
 def test_losses_and_evaluations_do_not_depend_on_the_processes(folder, tmp_path):
-    fields = {"log__every": 1, "train__num_steps": 4}
-    for count in (1, 2):
-        finished = Job(count, "evaluate", folder, tmp_path / str(count), **fields).finish()
-        assert finished == [{"step": 4, "processes": count}] * count
-    for one, two in zip(losses(tmp_path / "1"), losses(tmp_path / "2"), strict=True):
-        np.testing.assert_allclose(two, one, rtol=1e-5)
-    for name in ("held_out", "retrieval"):
-        one, two = (
-            json.loads((tmp_path / str(count) / "eval" / f"{name}-4.json").read_text())["values"]
-            for count in (1, 2)
-        )
-        assert two == pytest.approx(one, rel=1e-4)
+    fields = {"log__every": 1, "train__num_steps": 4, "log__progress": "lines"}
+    counts = (1, 2, 4)
+    for count in counts:
+        job = Job(count, "evaluate", folder, tmp_path / str(count), **fields)
+        assert job.finish() == [{"step": 4, "processes": count}] * count
+        assert ("slowest host" in job.text()) == (count > 1)
+    for count in counts[1:]:
+        for one, other in zip(losses(tmp_path / "1"), losses(tmp_path / str(count)), strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-5)
+        for name in ("held_out", "retrieval"):
+            one, other = (
+                json.loads((tmp_path / str(n) / "eval" / f"{name}-4.json").read_text())["values"]
+                for n in (1, count)
+            )
+            assert other == pytest.approx(one, rel=1e-4)
     names = {path.name for path in (tmp_path / "2").iterdir()}
-    assert names == {"checkpoints", "config.json", "eval", "metrics.jsonl"}
+    assert names == {"checkpoints", "config.json", "eval", "goodput.jsonl", "metrics.jsonl"}
+
+
+def test_translations_do_not_depend_on_the_processes(folder, tmp_path):
+    fields = {"log__every": 1, "train__num_steps": 2, "model__decoder_layers": 1}
+    for count in (1, 2):
+        Job(count, "translate", folder, tmp_path / str(count), **fields).finish()
+    one, two = (tmp_path / count / "eval" for count in ("1", "2"))
+    np.testing.assert_allclose(losses(tmp_path / "2"), losses(tmp_path / "1"), rtol=1e-5)
+    written = (one / "mt-2" / "mt.en_fr.hyp.txt").read_text()
+    assert len(written.splitlines()) == 19
+    assert (two / "mt-2" / "mt.en_fr.hyp.txt").read_text() == written
+    scores = [json.loads((place / "mt-2.json").read_text())["values"] for place in (one, two)]
+    assert scores[0] == scores[1]
 
 
 def test_a_checkpoint_of_two_processes_goes_on_in_one_and_back(folder, tmp_path):
@@ -125,11 +206,7 @@ def test_sigterm_to_one_process_stops_all_at_one_step_with_a_checkpoint(folder, 
     fields = {"log__every": 1, "log__progress": "lines", "checkpoint__every": 100_000}
     workdir = tmp_path / "run"
     job = Job(2, "train", folder, workdir, train__num_steps=20_000, **fields)
-    end = time.monotonic() + 300
-    while not re.search(r"^step \d+/", job.text(), re.MULTILINE):
-        assert time.monotonic() < end, job.text()
-        assert job.processes[0].poll() is None, job.text()
-        time.sleep(0.05)
+    job.wait_until(job.trains)
     os.kill(job.processes[1].pid, signal.SIGTERM)
     stopped = job.finish(code=143)
     assert stopped[0] == stopped[1]
@@ -137,3 +214,60 @@ def test_sigterm_to_one_process_stops_all_at_one_step_with_a_checkpoint(folder, 
     assert f"saved at step {stopped[0]['step']}" in job.text()
     steps = [path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
     assert steps == [str(stopped[0]["step"])]
+
+
+def test_processes_that_disagree_do_not_start(folder, tmp_path):
+    each = ((), ("--config.train.rows=16", "--config.optimizer.learning_rate=0.5"))
+    job = CommandLine(folder, tmp_path / "run", each)
+    for index in range(2):
+        [line] = [x for x in job.wait(index, 2).splitlines() if x.startswith("xlmjax train: ")]
+        assert "config.train.rows is 8 on process 0 and 16 on process 1; " in line
+        assert "config.optimizer.learning_rate is 0.01 on process 0 and 0.5 on process 1" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_one_process_lacks_stops_the_other_too(folder, tmp_path):
+    job = CommandLine(folder, tmp_path / "run", ((), ("--config.data.vocabulary=nowhere.model",)))
+    problem = "data.vocabulary=nowhere.model: no such file"
+    assert f"xlmjax train: process 1 could not start: {problem}" in job.wait(0, 2)
+    assert f"xlmjax train: {problem}" in job.wait(1, 2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_killed_processes_bring_the_others_down_and_the_run_goes_on_unharmed(folder, tmp_path):
+    fields = {
+        "train__num_steps": 160,
+        "train__heartbeat_seconds": 30,
+        "checkpoint__every": 8,
+        "checkpoint__keep": 100,
+        "log__every": 4,
+        "log__progress": "lines",
+    }
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    CommandLine(folder, straight, **fields).wait(0, 0)
+    generator = random.Random(0)
+    for victim in (1, 0, 1, 0):
+        job = CommandLine(folder, killed, **fields)
+        before = len(saved_steps(killed))
+        job.wait_until(job.trains)
+        job.wait_until(lambda before=before: len(saved_steps(killed)) > before)
+        time.sleep(generator.uniform(0.0, 0.2))
+        job.processes[victim].kill()
+        job.wait(victim, -signal.SIGKILL)
+        # JAX may be faster than us to end those who lost process 0, where its service is.
+        codes = (TRY_AGAIN,) if victim else (TRY_AGAIN, -signal.SIGABRT)
+        text = job.wait(1 - victim, *codes, seconds=90)
+        ours = rf"xlmjax: process ({1 - victim} of 2 cannot go on|{victim} was not heard of for 30)"
+        jaxs = "This most likely indicates that another task died"
+        assert re.search(ours, text) or (not victim and jaxs in text)
+        assert "Traceback" not in text
+    last = CommandLine(folder, killed, **fields)
+    text = last.wait(0, 0)
+    last.wait(1, 0)
+    assert "going on from step" in text
+    assert re.search(r"^goodput .* in 5 starts: ", text, re.MULTILINE)
+    expected, actual = ends(straight, 160), ends(killed, 160)
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
+    assert log_without_clock(killed) == log_without_clock(straight)

@@ -62,6 +62,7 @@ def test_what_is_frozen_does_not_count_in_the_norm():
     assert 0 < none.grad_norm < part.grad_norm < whole.grad_norm
 
 
+@pytest.mark.slow
 def test_scaled_runs_do_not_depend_on_the_mesh():
     rules = ((r"transformer/layers/0/.*", 0.0), (r".*", 2.0))
     one = make_run(scales=scales_of(rules))

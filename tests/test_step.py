@@ -9,11 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.loop_helpers import ONE_DEVICE, batch, groups, leaves, make_run, objective
+from tests.loop_helpers import (
+    LENGTH,
+    ONE_DEVICE,
+    ROWS,
+    batch,
+    groups,
+    leaves,
+    make_run,
+    make_spec,
+    objective,
+)
 from xlmjax.ops import schedules
 from xlmjax.parallel import rules
 from xlmjax.parallel.mesh import MeshConfig
 from xlmjax.parallel.partition import use_rules
+from xlmjax.planning.compiled import collectives
+from xlmjax.training.state import named_leaves
 from xlmjax.training.step import Group, split_rows, total_gradient
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -118,6 +130,18 @@ def test_training_on_a_mesh_follows_one_device(one_device):
         assert tree.transformer.layers.mlp.wi.kernel.get_value().sharding.spec == spec
 
 
+@pytest.mark.parametrize("strategy", sorted(rules.STRATEGIES))
+def test_the_optimizer_state_lies_as_the_parameters_do(strategy):
+    _, spec = make_spec(dataclasses.replace(EIGHT, strategy=strategy))
+    parameters = named_leaves(spec.shardings.model)
+    moments = named_leaves(spec.shardings.opt_state["adamw"])
+    for name, sharding in parameters.items():
+        assert moments[f"mu/{name}"] == moments[f"nu/{name}"] == sharding, name
+    whole = {name for name, sharding in parameters.items() if sharding.is_fully_replicated}
+    assert ("embeddings/tokens" in whole) == (strategy == "data")
+    assert "transformer/layers/mlp_norm/scale" in whole
+
+
 def test_metrics_are_sums_and_weights_of_the_batch(one_device):
     one_device.reset()
     metrics = one_device.update(0)
@@ -206,3 +230,25 @@ def test_a_nonfinite_update_is_skipped_where_configured():
     now = leaves(run.state)
     assert now["step"] == 3
     assert (now["model/embeddings/tokens"] != after["model/embeddings/tokens"]).any()
+
+
+def test_between_slices_nothing_but_gradients_travels(one_device):
+    """A slice is a part of the axis `replica`: loss as on one, and what the program sends there."""
+    run = make_run(MeshConfig(replica=2, data=1, fsdp=2, tensor=2))
+    one_device.reset()
+    for step in range(3):
+        a, b = one_device.update(step), run.update(step)
+        np.testing.assert_allclose(a.loss, b.loss, rtol=1e-5)
+    with jax.set_mesh(run.mesh):
+        arguments = run.state, np.int32(0), run.place({"mlm": batch(0)})
+        program = run.step.jitted.lower(*arguments).compile().as_text()
+    crossing = [x for x in collectives(program, run.mesh) if "replica" in x.axes]
+    sums = sum(x.bytes for x in crossing if x.kind == "all-reduce")
+    gradients = sum(
+        leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(run.state.model)
+    )
+    # Some whole, where the compiler of CPUs reduces over fsdp at the same time and cuts afterwards.
+    assert gradients <= sums < 2 * gradients
+    # On a CPU top_k, which chooses targets, gathers the scores of all rows; on a TPU it does not.
+    others = [x.shapes for x in crossing if x.kind != "all-reduce"]
+    assert [[shape.dimensions for shape in shapes] for shapes in others] == [[(ROWS, LENGTH)]]

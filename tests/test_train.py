@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import datetime
 import json
 import os
 import shutil
@@ -24,10 +25,14 @@ from xlmjax.configs import base
 from xlmjax.configuration import load_config
 from xlmjax.data.mixture import open_groups
 from xlmjax.data.vocabulary import Vocabulary
-from xlmjax.experiment import build_experiment, token_counts
-from xlmjax.objectives import OBJECTIVES, MaskedLanguageModel
+from xlmjax.experiment import build_experiment, start_jax, token_counts
+from xlmjax.objectives import OBJECTIVES, MaskedLanguageModel, Objective
+from xlmjax.report.runs import read_runs, series
+from xlmjax.report.sections import make_page
 from xlmjax.train import train
 from xlmjax.training.diagnosis import NonFiniteError
+
+ALONE = dict.fromkeys(("coordinator", "num_processes", "process_id"))  # flags of one process
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +59,7 @@ def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_metrics_have_their_names(straight):
     _, workdir, result = straight
     assert int(result.state.step) == 6
@@ -64,10 +70,31 @@ def test_metrics_have_their_names(straight):
         assert name in names
     for name in ("tokens_per_second", "padded_tokens_per_second", "predicted_tokens_per_second"):
         assert all(line[f"perf/{name}"] > 0 for line in logged)
+    for line in logged:
+        shares = [x for name, x in line.items() if name.startswith(("perf/share_", "perf/goodput"))]
+        assert sum(shares) == pytest.approx(1.0)
+        assert line["perf/goodput"] > 0
     assert "perf/mfu" not in names  # the peak of this CPU is not in the table
     assert logged[-1]["perf/tokens_per_second"] < logged[-1]["perf/padded_tokens_per_second"]
     assert logged[-1]["optim/learning_rate"] == pytest.approx(1e-2)
     assert not [name for name in names if "/de/" in name]  # no weight, no line
+
+
+def test_a_report_is_made_of_what_a_run_writes(straight):
+    _, workdir, _ = straight
+    [run] = read_runs([str(workdir)])
+    assert run.description["code"]
+    assert not run.mixture_note
+    [group] = run.mixtures
+    tasks = [name for names in TASKS.values() for name in names]
+    assert [task.name for task in group.tasks] == tasks
+    counted = series(run.training, "targets")["task"]
+    by_task = {name: np.nansum(counted[name]) for name in tasks}
+    total = sum(np.nansum(x) for x in series(run.training, "targets")["language"].values())
+    assert sum(by_task.values()) == total > 0
+    page = make_page([run], datetime.datetime(2026, 1, 2)).render()
+    assert "share of targets by task" in page
+    assert "Evaluation: held_out" in page
 
 
 def test_evaluations_run_when_due_and_last_and_are_written(straight):
@@ -118,6 +145,7 @@ def test_a_stopped_run_goes_on_bit_for_bit_and_its_log_reads_as_one(straight, tm
     assert without_clock(tmp_path) == without_clock(workdir)
 
 
+@pytest.mark.slow
 def test_verify_resume_proves_it_and_would_notice(data, tmp_path, monkeypatch):
     config = small_config(data)
     assert "arrays bit-identical after 6 steps" in verify_resume(config, tmp_path, 6)
@@ -134,17 +162,22 @@ def test_verify_resume_proves_it_and_would_notice(data, tmp_path, monkeypatch):
         verify_resume(config, tmp_path, 6)
 
 
-def test_sigterm_saves_and_stops_and_the_same_command_goes_on(straight, tmp_path, monkeypatch):
-    config, _, expected = straight
+def signalled(monkeypatch, number, at):
+    """Make training send itself a signal while it reads the batch of a step."""
     original = train_module.prefetched
 
     def interrupted(*args):
         for step, batches in original(*args):
-            if step == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
+            if step == at:
+                os.kill(os.getpid(), number)
             yield step, batches
 
     monkeypatch.setattr(train_module, "prefetched", interrupted)
+
+
+def test_sigterm_saves_and_stops_and_the_same_command_goes_on(straight, tmp_path, monkeypatch):
+    config, _, expected = straight
+    signalled(monkeypatch, signal.SIGTERM, 2)
     result = train(config, tmp_path)
     assert result.preempted
     assert int(result.state.step) == 3
@@ -158,8 +191,54 @@ def test_sigterm_saves_and_stops_and_the_same_command_goes_on(straight, tmp_path
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.parametrize(("at", "saved"), [(0, set()), (2, {"2", "3"})])
+def test_ctrl_c_saves_what_is_new_and_interrupts(straight, tmp_path, monkeypatch, capfd, at, saved):
+    config, *_ = straight
+    signalled(monkeypatch, signal.SIGINT, at)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    names = {x.name for x in (tmp_path / "checkpoints").iterdir()}
+    assert {name for name in names if name.isdigit()} == saved  # every second step, and the third
+    assert ("Ctrl-C again ends at once" in capfd.readouterr().err) == bool(saved)
+
+
+def test_a_run_asked_to_stop_saves_before_it_evaluates(data, tmp_path, monkeypatch):
+    original, saved = train_module.evaluate, {}
+
+    def evaluate(due, state, step, workdir, *others):
+        if due:
+            saved[step] = (workdir / "checkpoints" / str(step)).is_dir()
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(due, state, step, workdir, *others)
+
+    monkeypatch.setattr(train_module, "evaluate", evaluate)
+    config = small_config(data, train__num_steps=3)
+    config.evals.held_out = base.perplexity(("mlm.en",), every=4, rows=16)
+    assert train(config, tmp_path).preempted
+    assert saved == {3: True}
+    assert any(name.startswith("eval/held_out/") for name in lines(tmp_path)[-1])
+
+
+def test_compiled_programs_are_kept_where_the_environment_or_the_config_says(data):
+    before = jax.config.values["jax_compilation_cache_dir"]
+    config = small_config(data, train__compilation_cache="gs://bucket/compiled")
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        assert start_jax(config) == "gs://bucket/compiled"
+        jax.config.update("jax_compilation_cache_dir", "/elsewhere")  # as from the environment
+        assert start_jax(config) == "/elsewhere"
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
 @dataclasses.dataclass(frozen=True)
-class Poisoned:
+class Poisoned(Objective):
     """Masked language modelling that is NaN on rows 19 and 21, where these are not padding."""
 
     inner: MaskedLanguageModel
@@ -168,8 +247,8 @@ class Poisoned:
     def from_config(cls, *args, **options):
         return cls(MaskedLanguageModel.from_config(*args, **options))
 
-    def loss(self, model, batch, key, step):
-        output = self.inner.loss(model, batch, key, step)
+    def loss(self, model, batch, key, step, deterministic=False):
+        output = self.inner.loss(model, batch, key, step, deterministic)
         bad = (batch["row_ids"] == 19) | (batch["row_ids"] == 21)
         bad = jnp.any(bad & jnp.any(batch["segment_ids"] != 0, axis=1))
         return dataclasses.replace(output, sum=jnp.where(bad, jnp.nan, output.sum))
@@ -193,6 +272,7 @@ def test_a_nan_stops_the_run_names_the_rows_and_saves_nothing_bad(poisoned, tmp_
     assert steps == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_nan_is_skipped_and_counted_where_configured(poisoned, tmp_path):
     poisoned.optimizer.skip_nonfinite = True
     result = train(poisoned, tmp_path)
@@ -204,6 +284,7 @@ def test_a_nan_is_skipped_and_counted_where_configured(poisoned, tmp_path):
         assert np.isfinite(value).all()
 
 
+@pytest.mark.slow
 def test_two_groups_share_the_rows_and_the_log_tells_them_apart(data, tmp_path):
     config = small_config(data, train__rows=16, train__num_steps=2)
     config.objectives.clm = base.objective("causal_lm", share=1.0)
@@ -312,6 +393,7 @@ def test_a_run_does_not_go_on_with_other_data(straight, data, flat, message):
         train(small_config(data, **flat), workdir)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_text_that_was_prepared_again_only_if_told(data, tmp_path):
     stores = tmp_path / "data"
     shutil.copytree(data, stores)
@@ -336,14 +418,14 @@ def test_eval_scores_a_checkpoint_on_another_mesh(straight, tmp_path, capsys):
     config, workdir, _ = straight
     other = small_config(tmp_path, mesh__fsdp=2, mesh__tensor=2)
     other.data, other.evals = config.data, config.evals
-    eval_command.run(other, argparse.Namespace(workdir=str(workdir), step=-1))
+    eval_command.run(other, argparse.Namespace(workdir=str(workdir), step=-1, **ALONE))
     printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
     expected = {name: x for name, x in lines(workdir)[-1].items() if name.startswith("eval/")}
     assert printed.keys() == expected.keys()
     for name, value in expected.items():
         assert float(printed[name]) == pytest.approx(value, rel=1e-4)
     with pytest.raises(ValueError, match=r"--workdir='.*checkpoints/5' holds no checkpoint"):
-        eval_command.run(other, argparse.Namespace(workdir=str(workdir), step=5))
+        eval_command.run(other, argparse.Namespace(workdir=str(workdir), step=5, **ALONE))
 
 
 @pytest.mark.parametrize(
@@ -361,7 +443,9 @@ def test_the_exit_code_tells_how_a_run_ended(monkeypatch, outcome, code):
 
     monkeypatch.setattr(train_module, "train", ends)
     with pytest.raises(SystemExit) as caught:
-        train_command.run(base.get_config(), argparse.Namespace(workdir="x", verify_resume=0))
+        train_command.run(
+            base.get_config(), argparse.Namespace(workdir="x", verify_resume=0, **ALONE)
+        )
     assert caught.value.code == code
 
 

@@ -10,7 +10,7 @@ import pytest
 from xlmjax.commands import vocab
 from xlmjax.configs import base
 from xlmjax.data.vocabulary import Vocabulary
-from xlmjax.preparation import corpora, train_vocabulary
+from xlmjax.preparation import corpora, demo_parts, train_vocabulary
 from xlmjax.preparation.cleaning import Cleaning
 from xlmjax.preparation.train_vocabulary import Sampled, alpha_sample
 
@@ -18,8 +18,8 @@ from xlmjax.preparation.train_vocabulary import Sampled, alpha_sample
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     """Three languages of demo text, few lines of it, and one pair."""
-    monkeypatch.setattr(corpora, "DEMO_TEXTS", {"train": 300})
-    monkeypatch.setattr(corpora, "DEMO_PAIRS", {"train": 100})
+    monkeypatch.setattr(demo_parts, "TEXTS", {"train": 300})
+    monkeypatch.setattr(demo_parts, "PAIRS", {"train": 100})
     config = base.get_config()
     config.data.languages = ("sw", "en", "fr")
     config.data.pairs = ("sw-en",)

@@ -16,7 +16,7 @@ from tests.small_run import write_data
 from tests.translation_helpers import expected, translator_config, use_fake
 from xlmjax import cli
 from xlmjax.configs import base
-from xlmjax.data.vocabulary import Vocabulary
+from xlmjax.data.vocabulary import SentencePieceVocabulary, Vocabulary
 from xlmjax.evaluation.translator import CUT, EMPTY, DecodingConfig
 from xlmjax.experiment import build_experiment
 from xlmjax.training.checkpoint import CheckpointConfig, Checkpoints
@@ -62,6 +62,7 @@ def answer(folder, text, extra=0):
     return vocabulary.decode(expected(tokens, "en", "fr", extra))
 
 
+@pytest.mark.slow
 def test_translations_are_in_the_order_of_the_texts_and_empty_where_there_is_none(folder):
     translator = load(folder)
     found = translator.translate(TEXTS, "en", "fr")
@@ -89,9 +90,9 @@ def test_the_n_best_are_scored(folder):
 def test_a_translation_is_one_line(folder, monkeypatch):
     """Byte pieces may spell any character."""
     translator = load(folder)
-    decode = Vocabulary.decode
+    decode = SentencePieceVocabulary.decode
     monkeypatch.setattr(
-        Vocabulary, "decode", lambda self, ids: decode(self, ids).replace(" ", "\n")
+        SentencePieceVocabulary, "decode", lambda self, ids: decode(self, ids).replace(" ", "\n")
     )
     assert all("\n" not in text for text in translator.translate(TEXTS, "en", "fr"))
 
@@ -118,6 +119,7 @@ def test_wrong_options_are_refused(folder):
     assert load(folder, {"checkpoint__average": 2}).translate(["ba"], "en", "fr")
 
 
+@pytest.mark.slow
 def test_eval_scores_the_mean_of_checkpoints(folder, capsys):
     command = ["eval", f"--config={folder / 'scored.py'}", f"--workdir={folder / 'run'}"]
     config = translator_config(folder)
@@ -218,6 +220,7 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("end", ["closed pipe", "interrupt"])
+@pytest.mark.slow
 def test_what_reads_may_stop_and_chunks_come_while_the_input_is_open(folder, end):
     command = [f"--config={folder / 'config.py'}", f"--workdir={folder / 'run'}", "--chunk=2"]
     process = subprocess.Popen(

@@ -297,8 +297,20 @@ def test_groups_have_rows_of_their_own_length(config, experiment):
     places = 2 * 12 + 2 * 24 + 4 * 16 * 2  # sources and targets
     data = list(groups.values())
     assert mixture.places_of(data) == _throughput(experiment, data).padded_tokens == places
-    weighed = 2 * 12 * 12 + 2 * 24 * 24 + 4 * 16 * 2 * 16
-    assert mixture.mean_length(data) == round(weighed / places)
+
+
+def test_segment_length_is_by_token_over_every_side_and_group(config, experiment):
+    data = mixture.open_groups(config, experiment.vocabulary)
+    lengths = []
+    for group in data:
+        for step in (1, 2):
+            batch = group.mixture.fill(np.arange(step * group.rows, (step + 1) * group.rows))
+            for name in ("segment_ids", "target_segment_ids"):
+                for row in batch.get(name, ()):
+                    lengths += [int((row == i).sum()) for i in set(row.tolist()) - {0}]
+    expected = sum(n * n for n in lengths) / sum(lengths)
+    assert len(set(lengths)) > 3
+    assert mixture.segment_length(data, (1, 2)) == pytest.approx(expected)
 
 
 def test_bench_counts_the_places_of_both_sides(config, experiment):
@@ -346,7 +358,8 @@ def test_wrong_rows_of_an_objective_are_named(folder, fields, message):
 
 def test_objectives_are_given_what_they_read(config, experiment):
     groups = {g.name: g for g in mixture.open_groups(config, experiment.vocabulary)}
-    for group, objective in itertools.product(groups, ("translation", "back_translation", "clm")):
+    objectives = ("translation", "back_translation", "causal_lm")
+    for group, objective in itertools.product(groups, objectives):
         fits = {"translation": group == "mt", "back_translation": group != "mt"}
         if fits.get(objective, group != "mt"):
             check_kind(groups[group], objective, f"objectives.{group}")

@@ -106,6 +106,7 @@ def test_what_follows_is_not_seen_and_padding_counts_for_nothing():
 
 
 @recipes
+@pytest.mark.slow
 def test_each_half_is_trained_and_tables_are_two_unless_shared(cfg):
     model, batch = randomised(cfg), pairs([[(0, 1), (2, 3)]])
     objective = Translation(TeacherForcing())
@@ -147,6 +148,7 @@ def back(**fields):
 
 
 @recipes
+@pytest.mark.slow
 def test_back_translation_is_translation_of_its_own_translations(cfg):
     """Value and gradient: none flows through the translations, which see no dropout."""
     cfg = dataclasses.replace(cfg, dropout=0.5)
@@ -223,4 +225,4 @@ def test_wrong_fields_are_named(name, fields, message):
 def test_languages_without_a_step_are_named():
     objective = BackTranslation(SPECIALS, TeacherForcing(), ("en-de-en",))
     with pytest.raises(ValueError, match="none that begins with de, fr, a language of its mixture"):
-        objective.check(["en", "fr", "de"])
+        objective.check_languages(["en", "fr", "de"])

@@ -54,6 +54,7 @@ def config_of(folder, **flat):
     return config
 
 
+@pytest.mark.slow
 def test_every_objective_in_one_step_and_a_resumed_run_is_the_same(folder, tmp_path):
     config = config_of(folder, train__num_steps=4, train__rows=32)
     config.evals.mt = base.translation(WAYS, every=2, rows=8, max_lines=5)
@@ -93,6 +94,7 @@ def encoder(folder):
     return folder / "mlm", train(config, folder / "mlm").state.model
 
 
+@pytest.mark.slow
 def test_both_halves_take_all_that_a_pretrained_encoder_has(folder, encoder, tmp_path):
     place, pretrained = encoder
     config = config_of(folder, model__decoder_layers=2, checkpoint__init_from=str(place))
@@ -122,6 +124,7 @@ def test_a_half_may_start_fresh(folder, encoder, tmp_path, halves):
         assert (f"{half}: fresh parameters" in report) == (not given)
 
 
+@pytest.mark.slow
 def test_a_translator_starts_another_one(folder, encoder, tmp_path):
     config = config_of(folder, train__num_steps=1)
     config.objectives = {"mt": config.objectives.mt}

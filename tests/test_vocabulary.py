@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from xlmjax.data.vocabulary import SPECIAL_PIECES, Vocabulary
+from xlmjax.data.vocabulary import SPECIAL_PIECES, SentencePieceVocabulary, Vocabulary
 
 
 def train(**options) -> bytes:
@@ -40,7 +40,7 @@ def model() -> bytes:
 
 
 def test_special_ids_are_found_by_name():
-    moved = Vocabulary(
+    moved = SentencePieceVocabulary(
         train(bos_id=3, eos_id=2, pad_id=1, unk_id=0, control_symbols=["x", "<mask>"])
     )
     assert (moved.bos, moved.eos, moved.pad, moved.unk, moved.mask) == (3, 2, 1, 0, 5)
@@ -49,7 +49,7 @@ def test_special_ids_are_found_by_name():
 
 
 def test_bytes_are_not_special(model):
-    vocabulary = Vocabulary(model)
+    vocabulary = SentencePieceVocabulary(model)
     assert vocabulary.special_ids == (0, 1, 2, 3, 4)
     assert vocabulary.pieces[5] == "<0x00>"
     assert vocabulary.size == len(vocabulary.pieces) == 330
@@ -57,14 +57,14 @@ def test_bytes_are_not_special(model):
 
 @pytest.mark.parametrize("text", ["nara tin", "naïve ☃ Ж 漢字", "<mask> </s> <pad>", "🙂"])
 def test_text_survives(model, text):
-    vocabulary = Vocabulary(model)
+    vocabulary = SentencePieceVocabulary(model)
     ids = vocabulary.encode(text)
     assert vocabulary.decode(np.asarray(ids, vocabulary.dtype)) == text
     assert not set(ids) & set(vocabulary.special_ids)
 
 
 def test_a_batch_is_its_texts(model):
-    vocabulary = Vocabulary(model)
+    vocabulary = SentencePieceVocabulary(model)
     texts = ["nara", "", "ti ko pe", "Ж"]
     assert vocabulary.encode_batch(texts) == [vocabulary.encode(text) for text in texts]
     assert vocabulary.encode_batch([]) == []
@@ -74,15 +74,15 @@ def test_fingerprint_is_that_of_the_model(model, tmp_path):
     path = tmp_path / "v.model"
     path.write_bytes(model)
     vocabulary = Vocabulary.load(path)
-    assert vocabulary == Vocabulary(model)
+    assert vocabulary == SentencePieceVocabulary(model)
     assert len(vocabulary.fingerprint) == 16
-    assert vocabulary != Vocabulary(train(vocab_size=331))
+    assert vocabulary != SentencePieceVocabulary(train(vocab_size=331))
     assert pickle.loads(pickle.dumps(vocabulary)) == vocabulary
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(65_536, np.uint16), (65_537, np.uint32)])
 def test_dtype_holds_the_largest_id(model, size, dtype):
-    vocabulary = Vocabulary(model)
+    vocabulary = SentencePieceVocabulary(model)
     vocabulary.size = size
     assert vocabulary.dtype == dtype
     assert np.array(size - 1).astype(vocabulary.dtype) == size - 1
@@ -107,4 +107,4 @@ def test_another_kind_of_file_is_refused(tmp_path):
 )
 def test_a_model_without_a_special_piece_is_refused_by_name(piece, options):
     with pytest.raises(ValueError, match=f"no piece '{piece}'"):
-        Vocabulary(train(**options))
+        SentencePieceVocabulary(train(**options))

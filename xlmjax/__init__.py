@@ -2,6 +2,11 @@
 
 import importlib.metadata
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xlmjax.trained import Trained
 
 
 def _avoid_wrong_sums() -> None:
@@ -19,3 +24,12 @@ def _avoid_wrong_sums() -> None:
 
 
 _avoid_wrong_sums()
+
+
+def load(
+    workdir: str | os.PathLike[str], step: int = -1, overrides: Sequence[str] = ()
+) -> "Trained":
+    """Return what a run has made, with `.embed`, `.translate` and `.fill_mask`; see `trained`."""
+    from xlmjax.trained import Trained
+
+    return Trained(workdir, step, overrides)

@@ -1,13 +1,15 @@
 """`xlmjax COMMAND ...`: a dispatch table; heavy imports happen inside the chosen command."""
 
 import argparse
+import collections
 import importlib
 import importlib.metadata
 import os
 import sys
+import types
 from collections.abc import Mapping, Sequence
 
-from xlmjax.configuration import ConfigError, load_config
+from xlmjax.configuration import ConfigError, config_names, load_config
 
 # Command -> (module of xlmjax.commands, one line of help).
 COMMANDS = {
@@ -15,11 +17,14 @@ COMMANDS = {
     "vocab": ("vocab", "train the SentencePiece vocabulary on alpha-sampled text"),
     "prepare": ("prepare", "write token stores for every task that a config names"),
     "plan": ("plan", "tokens, rates and epochs of every task at the end of the run"),
+    "fit": ("fit", "does it fit on a TPU slice, and how fast could it be; needs no TPU"),
     "train": ("train", "pretrain, or go on where the workdir's last checkpoint stands"),
     "eval": ("eval", "score a checkpoint with the evaluations of the config"),
     "embed": ("embed", "sentences from stdin to vectors in a .npy file, with a checkpoint"),
     "translate": ("translate", "sentences from stdin to their translations, with a checkpoint"),
-    "bench": ("bench", "throughput of the training step and of the data path on this machine"),
+    "convert": ("convert", "Hugging Face and original XLM checkpoints in, Hugging Face's out"),
+    "report": ("report", "one page about runs: losses, mixture, evaluations, speed, configs"),
+    "bench": ("bench", "throughput of the step, its kernels and the data path on this machine"),
 }
 
 # Settings of glibc.malloc: one heap that only grows, in huge pages, by 256 MiB at a time.
@@ -55,6 +60,10 @@ def entry() -> int:
     The C library reads that setting when a process starts, so this one starts again, with the same
     arguments and process id; at this point Python alone is loaded, which takes some 20 ms.
     """
+    if "_ARGCOMPLETE" in os.environ:
+        from xlmjax import completion
+
+        completion.complete({name: line for name, (_, line) in COMMANDS.items()}, parser_of)
     environment = with_kept_memory(os.environ)
     on_cpu = sys.platform == "linux" and not any(map(os.path.exists, _ACCELERATORS))
     if on_cpu and environment != dict(os.environ):
@@ -76,9 +85,9 @@ def with_kept_memory(environment: Mapping[str, str]) -> dict[str, str]:
     return {**environment, "GLIBC_TUNABLES": ":".join(filter(None, (tunables, *ours)))}
 
 
-def _run(name: str, argv: list[str]) -> int:
-    module_name, _ = COMMANDS[name]
-    command = importlib.import_module(f"xlmjax.commands.{module_name}")
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """Return the parser of a command; overrides of the config are none of its arguments."""
+    command = _command(name)
     parser = argparse.ArgumentParser(
         prog=f"xlmjax {name}",
         description=command.HELP,
@@ -86,18 +95,28 @@ def _run(name: str, argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
+    config = parser.add_argument(
         "--config",
         default=getattr(command, "DEFAULT_CONFIG", "base"),
         metavar="NAME[:KEY=VALUE,...]",
         help="a file of configs/ by name, or a path (default: %(default)s)",
     )
+    config.completer = lambda **_: config_names()  # type: ignore[attr-defined] # for argcomplete
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     command.add_arguments(parser)
-    args, others = parser.parse_known_args(argv)
+    return parser
+
+
+def _command(name: str) -> types.ModuleType:
+    module, _ = COMMANDS[name]
+    return importlib.import_module(f"xlmjax.commands.{module}")
+
+
+def _run(name: str, argv: list[str]) -> int:
+    args, others = parser_of(name).parse_known_args(argv)
     try:
         config = load_config(args.config, others)
-        command.run(config, args)
+        _command(name).run(config, args)
     except (ConfigError, ValueError, KeyError, OSError) as error:
         if args.traceback:
             raise
@@ -135,7 +154,21 @@ def _overview() -> str:
 
 def _version() -> str:
     names = ("xlmjax", "jax", "flax", "optax", "orbax-checkpoint")
-    return "  ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    versions = "  ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    return f"{versions}\ndevices: {_devices()}"
+
+
+def _devices() -> str:
+    """Say what JAX computes on here, by kind; of a pod it would wait for the other hosts."""
+    if "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+        return "those of a TPU pod; `xlmjax train` on all of its hosts names them"
+    import jax
+
+    try:
+        kinds = collections.Counter(device.device_kind for device in jax.devices())
+    except RuntimeError as error:
+        return f"none; {error}"
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
 
 
 if __name__ == "__main__":

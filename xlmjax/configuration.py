@@ -7,11 +7,13 @@ import json
 import pathlib
 import traceback
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+
+from xlmjax import gin_bindings
 
 
 class ConfigError(ValueError):
@@ -27,16 +29,21 @@ def config_names() -> list[str]:
         path.stem
         for folder in folders
         for path in pathlib.Path(folder).glob("*.py")
-        if not path.stem.startswith("_")
+        if "def get_config(" in path.read_text("utf-8")
     )
 
 
 def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """Return the config NAME[:KEY=VALUE,...] with `--config.section.field=value` applied.
 
-    NAME is a file of configs/ without `.py`, or a path. Raises `ConfigError` on an unknown config,
-    field or argument, or a value of the wrong type.
+    NAME is a file of configs/ without `.py`, a path to one, or to the config.json of a workdir.
+    Overrides in gin's spelling are taken too. Raises `ConfigError` on an unknown config, field or
+    argument, or a value of the wrong type.
     """
+    try:
+        overrides = gin_bindings.expand(overrides)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     for given in overrides:
         if not given.startswith(("--config.", "--noconfig.")):
             raise ConfigError(f"unknown argument {given!r}; overrides look like --config.x.y=z")
@@ -44,7 +51,10 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
             raise ConfigError(f"{given!r} has no value; write {given}=VALUE")
     stem, _, argument = name.partition(":")
     try:
-        config = _config_module(stem).get_config(argument)
+        if name.endswith(".json"):
+            config = _saved_config(pathlib.Path(name))
+        else:
+            config = _config_module(stem).get_config(argument)
     except ConfigError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError) as error:
@@ -70,7 +80,9 @@ def override(config: ConfigDict, overrides: Sequence[str], what: str) -> ConfigD
 def _flat(error: Exception) -> str:
     """Return the message of an error in one line; ml_collections quotes some of its own."""
     text = str(error.args[0] if error.args else error)
-    return text.strip("\"'").replace("\\n", ". ").replace("\n", " ").replace("\\'", "")
+    if text[:1] in "\"'" and text[:1] == text[-1:]:
+        text = text[1:-1]
+    return text.replace("\\n", ". ").replace("\n", " ").replace("\\'", "")
 
 
 def _line_of(error: Exception) -> str:
@@ -98,6 +110,44 @@ def _config_module(name: str) -> types.ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _saved_config(path: pathlib.Path) -> ConfigDict:
+    """Return the config of a workdir; fields that it was written without have their defaults."""
+    if not path.is_file():
+        raise ConfigError(f"--config={path}: no such file")
+    base = importlib.import_module("xlmjax.configs.base")
+    saved = json.loads(path.read_text("utf-8"))["config"]
+    config = base.get_config()
+    with config.unlocked():
+        # Sections whose entries have names of their own are the saved ones and nothing else.
+        config.objectives = ConfigDict(
+            {
+                name: base.objective(**_tuples(fields))
+                for name, fields in saved.pop("objectives").items()
+            }
+        )
+        config.evals = ConfigDict(_tuples(saved.pop("evals")))
+    config.update(_tuples(saved))
+    return config
+
+
+def _tuples(value: Any) -> Any:
+    """Return a value of a JSON file with tuples for its lists, as configs have them."""
+    if isinstance(value, dict):
+        return {name: _tuples(entry) for name, entry in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return field -> value of a nested config, the fields with dots."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            found |= leaves(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
 
 
 def to_json(config: ConfigDict) -> str:

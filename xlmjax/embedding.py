@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from xlmjax import languages
 from xlmjax.data.layout import Delimiters
 from xlmjax.data.sentences import DELIMITERS
-from xlmjax.evaluation.sentence_encoder import SentenceEncoder
+from xlmjax.evaluation.sentence_encoder import SentenceEncoder, predicts_next
 from xlmjax.experiment import Experiment, load_trained
 from xlmjax.parallel.mesh import batch_divisor
 from xlmjax.preparation.cleaning import Cleaning
@@ -64,11 +64,12 @@ class Embedder:
         self._encode = SentenceEncoder(
             experiment.mesh,
             experiment.strategy,
-            Delimiters(eos=vocabulary.eos, pad=vocabulary.pad),
+            Delimiters.of(experiment.config.data, vocabulary),
             rows=-(-rows // parts) * parts,
             layer=layer,
             pooling=pooling,
             limit=self._limit,
+            causal=predicts_next(experiment.config),
         )
 
     @classmethod
@@ -99,7 +100,9 @@ class Embedder:
             )
         clean = [self._clean(text) for text in texts]
         filled = [index for index, text in enumerate(clean) if text]
-        tokens = self._vocabulary.encode_batch([clean[index] for index in filled])
+        tokens = self._vocabulary.encode_batch(
+            [clean[index] for index in filled], [codes[index] for index in filled]
+        )
         numbers = [first_number + index for index in filled]
         self.counts[EMPTY] += len(texts) - len(filled)
         tokens = [self._fit(ids, number) for ids, number in zip(tokens, numbers, strict=True)]

@@ -22,7 +22,7 @@ from xlmjax.evaluation import Context
 from xlmjax.models.config import ModelConfig
 from xlmjax.models.seq2seq import EncoderDecoder
 from xlmjax.models.xlm import XLM
-from xlmjax.objectives import OBJECTIVES, BackTranslation, Specials
+from xlmjax.objectives import OBJECTIVES, Specials
 from xlmjax.ops.schedules import piecewise
 from xlmjax.parallel import distributed
 from xlmjax.parallel.mesh import MeshConfig, check_rows, make_mesh
@@ -35,10 +35,13 @@ from xlmjax.training.settings import TrainConfig
 from xlmjax.training.state import StateSpec, state_spec
 from xlmjax.training.step import Group, TrainStep
 
-# Layouts of text with sentences in it: back-translation writes one translation a row.
-_LAYOUTS = {"denoising": ("pack", "pad"), "back_translation": ("pad",)}
-_WITH_DECODER = ("translation", "denoising", "back_translation")
-_WITHOUT_DECODER = ("causal_lm", "classification")
+# Tasks whose stores hold what an objective reads; by field of data.layout.
+_TASKS = {
+    "text": "mlm.LANG or ae.LANG",
+    "pair": "tlm.A_B",
+    "labelled": "xnli.LANG",
+    "translation": "mt.SRC_TGT",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +81,10 @@ def start_jax(config: ConfigDict) -> str:
     """Join the other processes, simulate devices, and keep compiled programs on disk.
 
     Call it before anything touches a device. Returns the folder of the compiled programs:
-    JAX_COMPILATION_CACHE_DIR, or one under the user's cache folder.
+    JAX_COMPILATION_CACHE_DIR, `train.compilation_cache`, or one under the user's cache folder.
     """
     if not jax.distributed.is_initialized():
-        distributed.initialize()
+        distributed.initialize(heartbeat_seconds=config.train.heartbeat_seconds)
     count = config.train.num_cpu_devices
     if count:
         try:
@@ -95,19 +98,26 @@ def start_jax(config: ConfigDict) -> str:
     folder = jax.config.values["jax_compilation_cache_dir"]
     if not folder:
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        folder = str(pathlib.Path(home) / "xlmjax" / "jax")
+        folder = config.train.compilation_cache or str(pathlib.Path(home) / "xlmjax" / "jax")
         jax.config.update("jax_compilation_cache_dir", folder)
     return str(folder)
 
 
-def build_experiment(config: ConfigDict) -> Experiment:
-    """Return the parts, before any array exists; raises ValueError naming the wrong field."""
+def build_experiment(
+    config: ConfigDict,
+    devices: Sequence[jax.Device] | None = None,
+    vocabulary: Vocabulary | None = None,
+) -> Experiment:
+    """Return the parts, before any array exists; raises ValueError naming the wrong field.
+
+    `devices` stand in for those of this machine, `vocabulary` for the file of the config.
+    """
     train = TrainConfig.from_config(config.train)
     optimizer = OptimizerConfig.from_config(config.optimizer)
     mesh_config = MeshConfig.from_config(config.mesh)
-    mesh = make_mesh(mesh_config)
+    mesh = make_mesh(mesh_config, devices)
     check_rows(mesh, train.rows, microbatches=train.microbatches)
-    vocabulary = Vocabulary.load(config.data.vocabulary)
+    vocabulary = vocabulary or Vocabulary.load(config.data.vocabulary)
     model = ModelConfig.from_config(
         config.model,
         vocab_size=vocabulary.size,
@@ -122,6 +132,10 @@ def build_experiment(config: ConfigDict) -> Experiment:
                 f"{field}={length} is longer than model.max_positions={model.max_positions}: raise "
                 "the latter, or use model.positions='rope'"
             )
+    if config.data.bos and model.decoder_layers:
+        raise ValueError(
+            "data.bos=True: what a decoder reads or writes begins with </s>; set data.bos=False"
+        )
     spec = state_spec(
         functools.partial(EncoderDecoder if model.decoder_layers else XLM, model),
         functools.partial(make_optimizer, optimizer),
@@ -175,66 +189,79 @@ def make_groups(experiment: Experiment, data: Sequence[DataGroup]) -> list[Group
     for part in data:
         fields = experiment.config.objectives[part.name]
         where = f"objectives.{part.name}"
-        if fields.name not in OBJECTIVES:
-            raise ValueError(
-                f"{where}.name={fields.name!r} is unknown; known: {', '.join(OBJECTIVES)}"
-            )
-        check_rows(
-            experiment.mesh, part.rows, f"the rows of {where}", experiment.train.microbatches
-        )
-        _check_model(fields.name, experiment.model, where)
+        check_objective(experiment, part.name, part.rows)
         check_kind(part, fields.name, where)
-        layout = fields.layout or experiment.config.data.layout.text
-        if layout not in _LAYOUTS.get(fields.name, (layout,)):
-            known = " or ".join(map(repr, _LAYOUTS[fields.name]))
-            raise ValueError(f"{where}.layout={layout!r}: {fields.name} needs {known}")
         labels = fields.labels if fields.name == "classification" else ()
         check_labels(part, labels, where)
         counts = None
         if fields.sample_alpha:
             counts = token_counts(part, experiment.vocabulary)
+        group = make_group(experiment, part.name, len(part.mixture.tasks), counts)
         try:
-            objective = OBJECTIVES[fields.name].from_config(  # type: ignore[attr-defined]
-                fields,
-                _specials(experiment.vocabulary, counts),
-                num_tasks=len(part.mixture.tasks),
-                z_loss=experiment.train.z_loss,
+            group.objective.check_languages(
+                [code for task in part.mixture.tasks for code in task.languages]
             )
-            if isinstance(objective, BackTranslation):
-                objective.check([code for task in part.mixture.tasks for code in task.languages])
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
-        groups.append(Group(part.name, objective, piecewise(fields.weight, f"{where}.weight")))
+        groups.append(group)
     return groups
+
+
+def check_objective(experiment: Experiment, name: str, rows: int) -> None:
+    """Raise `ValueError` where an entry of `config.objectives` fits no model, mesh or layout."""
+    fields = experiment.config.objectives[name]
+    where = f"objectives.{name}"
+    if fields.name not in OBJECTIVES:
+        raise ValueError(f"{where}.name={fields.name!r} is unknown; known: {', '.join(OBJECTIVES)}")
+    check_rows(experiment.mesh, rows, f"the rows of {where}", experiment.train.microbatches)
+    _check_model(fields.name, experiment.model, where)
+    layout = fields.layout or experiment.config.data.layout.text
+    kind = OBJECTIVES[fields.name]
+    if layout not in kind.layouts:
+        known = " or ".join(map(repr, kind.layouts))
+        raise ValueError(f"{where}.layout={layout!r}: {fields.name} needs {known}")
+
+
+def make_group(
+    experiment: Experiment, name: str, num_tasks: int, counts: np.ndarray | None = None
+) -> Group:
+    """Return one entry of `config.objectives`; `counts` [v] are those that `sample_alpha` asks for.
+
+    Raises `ValueError` naming the entry and its wrong field.
+    """
+    fields = experiment.config.objectives[name]
+    where = f"objectives.{name}"
+    try:
+        objective = OBJECTIVES[fields.name].from_config(
+            fields,
+            _specials(experiment.vocabulary, counts),
+            num_tasks=num_tasks,
+            z_loss=experiment.train.z_loss,
+        )
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return Group(name, objective, piecewise(fields.weight, f"{where}.weight"))
 
 
 def _check_model(objective: str, model: ModelConfig, where: str) -> None:
     """Raise `ValueError` where an objective is none for the kind of model."""
-    if objective in _WITH_DECODER and not model.decoder_layers:
+    wanted = OBJECTIVES[objective].decoder
+    if wanted is True and not model.decoder_layers:
         raise ValueError(f"{where}.name={objective!r} needs a decoder: set model.decoder_layers")
-    if objective in _WITHOUT_DECODER and model.decoder_layers:
+    if wanted is False and model.decoder_layers:
         raise ValueError(f"{where}.name={objective!r} takes no decoder: set model.decoder_layers=0")
 
 
-# What objectives read that do not take any row of tokens; as fields of data.layout.
-_READS = {"translation": "translation", "denoising": "text", "back_translation": "text"}
-_TASKS = {"translation": "mt.SRC_TGT", "text": "ae.LANG"}
-
-
 def check_kind(part: DataGroup, objective: str, where: str) -> None:
-    """Raise `ValueError` where an objective is given translations for text, or the reverse."""
-    wanted = _READS.get(objective)
+    """Raise `ValueError` where an objective is given data of a kind that it does not read."""
+    reads = OBJECTIVES[objective].reads
     for task in part.mixture.tasks:
         found = layout_field(task.store)
-        if wanted and found != wanted:
+        if found not in reads:
+            known = ", ".join(_TASKS[kind] for kind in reads)
             raise ValueError(
-                f"{where}: objective {objective!r} reads tasks like {_TASKS[wanted]}, but "
-                f"{task.name} holds {found}; name others in {where}.mixture"
-            )
-        if not wanted and found == "translation":
-            raise ValueError(
-                f"{where}: {task.name} holds translations, which objective {objective!r} does not "
-                f"read; name text or pairs (mlm.LANG, tlm.A_B) in {where}.mixture"
+                f"{where}: objective {objective!r} reads tasks like {known}, but {task.name} "
+                f"holds {found}; name others in {where}.mixture"
             )
 
 

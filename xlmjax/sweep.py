@@ -1,8 +1,8 @@
 """Several runs of one config: `config.sweep`, its points times its seeds, a folder for each."""
 
 import dataclasses
-import pathlib
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from xlmjax.configuration import override
@@ -41,9 +41,9 @@ def runs_of(config: ConfigDict) -> list[Run]:
     return runs
 
 
-def workdirs(config: ConfigDict, workdir: str) -> list[tuple[Run, pathlib.Path]]:
+def workdirs(config: ConfigDict, workdir: epath.PathLike) -> list[tuple[Run, epath.Path]]:
     """Return the runs of a sweep with the folder of each."""
-    return [(run, pathlib.Path(workdir) / run.folder) for run in runs_of(config)]
+    return [(run, epath.Path(workdir) / run.folder) for run in runs_of(config)]
 
 
 def _run(config: ConfigDict, point: str, seed: int) -> Run:

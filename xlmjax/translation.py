@@ -98,7 +98,7 @@ class Translator:
         longer than its positions.
         """
         source_id, target_id = self.check(source, target)
-        tokens = self._vocabulary.encode_batch([self._clean(text) for text in texts])
+        tokens = self._vocabulary.encode_batch([self._clean(text) for text in texts], source)
         source_ids, target_ids = (np.full(len(texts), index) for index in (source_id, target_id))
         with jax.set_mesh(self._mesh):
             found = self._translate(self._model, tokens, source_ids, target_ids, first_number)

@@ -5,19 +5,22 @@ import json
 import pathlib
 import time
 import types
+from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+from xlmjax.configs.demo import LANGUAGES
 from xlmjax.configuration import load_config
 
 HELP = """The method in miniature, on text that a small grammar of German, English, Spanish, French
 and Swahili generates: trains a vocabulary, prepares token stores, pretrains with MLM alone and with
-MLM+TLM on as many tokens, learns to translate between German and English, and prints how well each
-encoder fills in masked words and finds translations, and how well the translator writes. Run it
-again to see the tables at once."""
+MLM+TLM on as many tokens, fine-tunes both for inference in English and scores them in the other
+languages, and learns to translate between German and English, from pairs and from text alone.
+Prints a table after each. Run it again to see the tables at once."""
 
 DEFAULT_CONFIG = "demo"
 RUNS = (("mlm", "MLM"), ("mlm_tlm", "MLM+TLM"))
+TRANSLATORS = (("supervised", "pairs", "mt"), ("unsupervised", "text", "unmt"))  # mode, title, run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(config: ConfigDict, args: argparse.Namespace) -> None:
     """Run the whole demo; finished parts are not done twice."""
-    from xlmjax.commands import prepare, vocab
-    from xlmjax.train import train
+    from xlmjax.commands import vocab
+    from xlmjax.preparation import prepare, runners
 
     started = time.monotonic()
     root = pathlib.Path(args.workdir)
@@ -40,34 +43,81 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
         _say("1/5  a vocabulary over all five languages")
         vocab.run(config, _defaults(vocab))
     _say("2/5  token stores")
-    for one in (config, follow_up(config, "demo_mt")):
-        prepare.run(one, _defaults(prepare))
-    scores: dict[str, dict[str, float]] = {}
-    for number, (objective, title) in enumerate(RUNS, start=3):
-        _say(f"{number}/5  pretraining, {title}")
+    with runners.LocalRunner(runners.available_cores()) as local:
+        modes = (f"demo_mt:mode={mode}" for mode, *_ in TRANSLATORS)
+        for one in (config, *(follow_up(config, name) for name in ("demo_xnli", *modes))):
+            prepare.prepare(one, planner=local, runner=local)
+
+    _say("3/5  pretraining, with MLM and with MLM+TLM")
+    pretraining = {}
+    for objective, title in RUNS:
         one = config.copy_and_resolve_references()
         one.data.mixture = load_config(f"demo:objective={objective}").data.mixture
-        train(one, root / objective)
-        scores[title] = final_metrics(root / objective)
-    _say("5/5  translation, from the encoder of MLM+TLM")
-    train(follow_up(config, f"demo_mt:init={root / 'mlm_tlm'}"), root / "mt")
-    print(f"\n{closing_table(scores)}\n")
+        pretraining[title] = one, root / objective
+    _train(pretraining)
+    scores = {title: final_metrics(workdir) for title, (_, workdir) in pretraining.items()}
     print(
+        f"\n{closing_table(scores)}\n\n"
         "Masked accuracy on held-out text. A word masked in a pair can be read off its\n"
         "translation once the model has aligned the languages: TLM trains that, MLM alone does\n"
-        "not.\n"
-    )
-    print(f"{retrieval_table(scores)}\n")
-    print(
+        f"not.\n\n{retrieval_table(scores)}\n\n"
         "Sentences that find their translation among the held-out ones of another language, the\n"
-        "mean of both ways, by the cosine of mean states, corrected for hubs (CSLS).\n"
+        "mean of both ways, by the cosine of mean states, corrected for hubs (CSLS).",
+        flush=True,
     )
-    print(f"{translation_table(final_metrics(root / 'mt'))}\n")
-    print(f"BLEU on held-out text. Five of the translations:\n\n{samples(root / 'mt')}\n")
+
+    _say("4/5  inference, fine-tuned in English, from either encoder")
+    tuning = {
+        title: (follow_up(config, f"demo_xnli:init={root / objective}"), root / f"xnli_{objective}")
+        for objective, title in RUNS
+    }
+    _train(tuning)
+    scores = {title: final_metrics(workdir) for title, (_, workdir) in tuning.items()}
     print(
-        f"Files: {root}/mlm, mlm_tlm, mt (config.json, metrics.jsonl, tensorboard,\n"
-        f"checkpoints, eval); {time.monotonic() - started:.0f} s in all."
+        f"\n{inference_table(scores)}\n\n"
+        "Accuracy on held-out pairs of sentences; chance is 33.3 %. Labels were seen in English\n"
+        "only.",
+        flush=True,
     )
+
+    _say("5/5  translation, from the encoder of MLM+TLM: with pairs, and from text alone")
+    encoder = root / "mlm_tlm"
+    translators = {
+        title: (follow_up(config, f"demo_mt:mode={mode},init={encoder}"), root / name)
+        for mode, title, name in TRANSLATORS
+    }
+    _train(translators)
+    scores = {title: final_metrics(workdir) for title, (_, workdir) in translators.items()}
+    print(
+        f"\n{translation_table(scores)}\n\n"
+        "BLEU on held-out text. The second has seen pairs in pretraining only: it denoises, and\n"
+        "learns from its own translations. Five translations of the first:\n\n"
+        f"{samples(root / 'mt')}\n\n"
+        f"Files: {root}/mlm, mlm_tlm, xnli_mlm, xnli_mlm_tlm, mt, unmt (config.json,\n"
+        "metrics.jsonl, tensorboard, checkpoints, eval);\n"
+        f"{time.monotonic() - started:.0f} s in all."
+    )
+
+
+def _train(runs: Mapping[str, tuple[ConfigDict, pathlib.Path]]) -> None:
+    """Train: on CPUs all at the same time, as none of them fills two cores."""
+    import jax
+
+    from xlmjax.experiment import start_jax
+    from xlmjax.side_by_side import train_side_by_side
+    from xlmjax.train import train
+    from xlmjax.training.preemption import PREEMPTED
+
+    first, *others = runs.values()
+    start_jax(first[0])
+    if others and jax.default_backend() == "cpu":
+        train_side_by_side(runs)
+        return
+    for title, (config, workdir) in runs.items():
+        if others:
+            _say(title)
+        if train(config, workdir).preempted:
+            raise SystemExit(PREEMPTED)
 
 
 def follow_up(config: ConfigDict, name: str) -> ConfigDict:
@@ -127,11 +177,18 @@ def retrieval_table(scores: dict[str, dict[str, float]]) -> str:
     return _table({task: f"{prefix}{task}{suffix}" for task in tasks}, scores)
 
 
-def translation_table(metrics: dict[str, float]) -> str:
-    """Return BLEU of both directions."""
+def inference_table(scores: dict[str, dict[str, float]]) -> str:
+    """Return the accuracy in every language (rows), and their mean but English, by run."""
+    prefix, suffix = "eval/xnli/", "/accuracy"
+    rows = {code: f"{prefix}demo.xnli.{code}{suffix}" for code in LANGUAGES}
+    return _table(rows | {"all but en": f"{prefix}zero_shot{suffix}"}, scores)
+
+
+def translation_table(scores: dict[str, dict[str, float]]) -> str:
+    """Return BLEU of both directions (rows) by run (columns)."""
     ways = {"de -> en": "de_en", "en -> de": "en_de"}
     rows = {title: f"eval/translation/demo.mt.{way}/bleu" for title, way in ways.items()}
-    return _table(rows, {"BLEU": metrics}, "8.1f")
+    return _table(rows, scores, "8.1f")
 
 
 def samples(workdir: pathlib.Path, count: int = 5) -> str:

@@ -2,12 +2,13 @@
 
 import argparse
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
+from xlmjax.commands import processes
 from xlmjax.sweep import Run, is_sweep, workdirs
 
 HELP = """Score a checkpoint of a workdir with the evaluators of `config.evals`; prints one line a
@@ -19,14 +20,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add where the checkpoint is."""
     parser.add_argument("--workdir", required=True, help="of the training run, or of the sweep")
     parser.add_argument("--step", type=int, default=-1, help="which checkpoint; the latest if < 0")
+    processes.add_arguments(parser)
 
 
 def run(config: ConfigDict, args: argparse.Namespace) -> None:
     """Evaluate and print."""
     if not config.evals:
         raise ValueError("config.evals is empty: add an evaluator, see `perplexity` in base.py")
+    processes.join(config, args)
     if not is_sweep(config):
-        score(config, pathlib.Path(args.workdir), args.step)
+        score(config, epath.Path(args.workdir), args.step)
         return
     if config.checkpoint.average > 1:
         raise ValueError(
@@ -43,16 +46,15 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
     for one, workdir in places:
         _complete(one, workdir)
     if is_main():
-        print(report(config, places, pathlib.Path(args.workdir)))
+        print(report(config, places, epath.Path(args.workdir)))
 
 
-def score(config: ConfigDict, workdir: pathlib.Path, step: int = -1, quiet: bool = False) -> None:
+def score(config: ConfigDict, workdir: epath.PathLike, step: int = -1, quiet: bool = False) -> None:
     """Score one checkpoint of a workdir, the latest where `step` is negative.
 
     With `checkpoint.average`, the mean of it and those before it.
     """
     import jax
-    from etils import epath
 
     from xlmjax.evaluation import make_evaluators
     from xlmjax.experiment import build_experiment, start_jax, trained_checkpoint
@@ -75,7 +77,7 @@ def score(config: ConfigDict, workdir: pathlib.Path, step: int = -1, quiet: bool
                     print(f"{name} {value:.6g}")
 
 
-def _complete(one: Run, workdir: pathlib.Path) -> None:
+def _complete(one: Run, workdir: epath.Path) -> None:
     """Score the last checkpoint of a run where that is missing; refuse unfinished runs."""
     from xlmjax.evaluation.base import FOLDER
     from xlmjax.training.checkpoint import find_checkpoint
@@ -92,7 +94,7 @@ def _complete(one: Run, workdir: pathlib.Path) -> None:
 
 
 def report(
-    config: ConfigDict, places: Sequence[tuple[Run, pathlib.Path]], workdir: pathlib.Path
+    config: ConfigDict, places: Sequence[tuple[Run, epath.Path]], workdir: epath.Path
 ) -> str:
     """Return the table of a sweep; writes it with its protocol to sweep.json in `workdir`."""
     from xlmjax.evaluation import selection

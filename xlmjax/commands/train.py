@@ -7,15 +7,15 @@ import shutil
 
 from ml_collections import ConfigDict
 
+from xlmjax.commands import processes
 from xlmjax.configuration import apply_flat
 from xlmjax.sweep import is_sweep, workdirs
 
 HELP = """Train as the config says, into a workdir. The same command goes on after any end: kill,
-preemption, full disk. A config with a `sweep` is several runs, one after another. Several
-processes: set XLMJAX_COORDINATOR (host:port of process 0), XLMJAX_NUM_PROCESSES and
-XLMJAX_PROCESS_ID; on TPU pods and under Slurm nothing needs to be set."""
-
-PREEMPTED = 143  # what a process that SIGTERM ends returns
+preemption, hang, full disk. A config with a `sweep` is several runs, one after another. Exit
+codes: 143 asked to stop (preemption, SIGTERM), 75 hung or lost another process, both to be started
+again; 130 Ctrl-C, which saves too; 2 what has to be mended first; 1 a loss that is not finite. See
+docs/running.md."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,13 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train STEPS steps (default %(const)s) straight, and again with a stop and a restart; "
         "compare all parameters bit by bit and exit",
     )
+    processes.add_arguments(parser)
 
 
 def run(config: ConfigDict, args: argparse.Namespace) -> None:
     """Train; exits with 143 if the run was asked to stop, 1 on a loss that is not finite."""
     from xlmjax.train import train
     from xlmjax.training.diagnosis import NonFiniteError
+    from xlmjax.training.preemption import PREEMPTED
 
+    processes.join(config, args)
     if args.verify_resume:
         print(verify_resume(config, pathlib.Path(args.workdir), args.verify_resume))
         return

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -10,14 +10,29 @@ from xlmjax import languages
 from xlmjax.data import features
 from xlmjax.data.permutation import derive_key
 from xlmjax.data.store import TokenStore
+from xlmjax.data.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
 class Delimiters:
-    """Ids that layouts add to tokens: sentence boundary and filler."""
+    """Ids that layouts add to tokens: sentence boundary and filler.
+
+    A segment begins with `start`: the end symbol itself, as in XLM, or another, as in XLM-R.
+    """
 
     eos: int
     pad: int
+    bos: int | None = None
+
+    @classmethod
+    def of(cls, data: Any, vocabulary: Vocabulary) -> "Delimiters":
+        """Return those of a vocabulary; `data.bos` says what a segment begins with."""
+        return cls(vocabulary.eos, vocabulary.pad, vocabulary.bos if data.bos else None)
+
+    @property
+    def start(self) -> int:
+        """What a segment begins with."""
+        return self.eos if self.bos is None else self.bos
 
 
 _SIDES = (features.TOKENS, features.TARGET_TOKENS)
@@ -210,6 +225,8 @@ class _Segments:
         within = _ranges(spans)
         target = np.repeat(parts.target, spans) + within
         tokens = np.full(len(target), self._delimiters.eos, dtype=np.int32)
+        opens = np.arange(len(spans)) % len(self._names) == 0  # of the sides of a segment
+        tokens[(within == 0) & np.repeat(opens, spans)] = self._delimiters.start
         source = np.repeat(parts.start, spans) + within - 1
         is_word = (within > 0) & (within <= np.repeat(parts.count, spans))
         feature = np.repeat(parts.feature, spans)

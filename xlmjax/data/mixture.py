@@ -97,6 +97,18 @@ def resolve_names(data: Any, names: Sequence[str]) -> tuple[str, ...]:
                 f"{', '.join(sorted(found - expected)) or 'nothing'}; run `xlmjax prepare` with "
                 "the same --config, or give each config a data.stores of its own"
             )
+        # Which of them have files is not known here, so languages are compared, not tasks; TFDS has
+        # the same ones for every config.
+        looked_for = known[name].get("languages", data.languages)
+        from_files = any(
+            section.get("xnli") for section in (data.train, data.validation, data.test)
+        )
+        if name == "xnli" and from_files and set(looked_for) != set(data.languages):
+            raise ValueError(
+                f"{path}: 'xnli' was prepared for data.languages={', '.join(looked_for)}, and this "
+                f"config has {', '.join(data.languages)}; run `xlmjax prepare` with the same "
+                "--config, or give each config a data.stores of its own"
+            )
     return tuple(dict.fromkeys(task for name in names for task in known[name]["tasks"]))
 
 
@@ -149,7 +161,7 @@ def open_tasks(
     `data` is the section of the config. An entry `group` of config.objectives may ask for a
     `layout` of its own.
     """
-    delimiters = Delimiters(eos=vocabulary.eos, pad=vocabulary.pad)
+    delimiters = Delimiters.of(data, vocabulary)
     tasks = []
     for name in resolve_names(data, names):
         place = pathlib.Path(data.stores) / name / split
@@ -364,10 +376,30 @@ def places_of(groups: Sequence[Group]) -> int:
     return sum(group.rows * group.mixture.places for group in groups)
 
 
-def mean_length(groups: Sequence[Group]) -> int:
-    """Return the length of the row in which a place of a step stands, on average, rounded."""
-    weighed = sum(group.rows * group.mixture.places * group.mixture.length for group in groups)
-    return round(weighed / places_of(groups))
+def segment_length(groups: Sequence[Group], steps: Sequence[int] = (0,)) -> float:
+    """Return the length of the segment that a real token of these steps stands in, on average.
+
+    That is the sum of squared segment lengths over the sum of lengths: the keys a token attends to.
+    """
+    squares = total = 0
+    for group in groups:
+        for step in steps:
+            batch = group.mixture.fill(np.arange(step * group.rows, (step + 1) * group.rows))
+            for name in features.SEGMENTS:
+                if name in batch:
+                    lengths = segment_lengths(batch[name])
+                    squares += int(np.square(lengths).sum())
+                    total += int(lengths.sum())
+    return squares / max(total, 1)
+
+
+def segment_lengths(segment_ids: np.ndarray) -> np.ndarray:
+    """Return the length of every segment of every row, int64; 0 for ids that no token has."""
+    rows, _ = segment_ids.shape
+    most = int(segment_ids.max(initial=0)) + 1
+    numbered = segment_ids + most * np.arange(rows)[:, None]
+    counts = np.bincount(numbered.reshape(-1), minlength=rows * most)
+    return counts.reshape(rows, most)[:, 1:]  # id 0 is padding
 
 
 def length_of(config: Any, name: str) -> int:
@@ -380,12 +412,10 @@ def length_of(config: Any, name: str) -> int:
     return length or config.train.length
 
 
-def open_groups(config: Any, vocabulary: Vocabulary) -> tuple[Group, ...]:
-    """Open the training data of every entry of `config.objectives`, in the order of their names.
+def rows_per_group(config: Any) -> dict[str, int]:
+    """Return the rows a step of every entry of `config.objectives`, in the order of their names.
 
-    `train.rows` is divided by the `share` of each group; its rows are as long as `length_of` says.
-    Raises `ValueError` with the field to
-    change.
+    `train.rows` is divided by the `share` of each. Raises `ValueError` on a share that is none.
     """
     names = sorted(config.objectives)
     shares = [config.objectives[name].share for name in names]
@@ -394,9 +424,17 @@ def open_groups(config: Any, vocabulary: Vocabulary) -> tuple[Group, ...]:
             f"objectives.{names[shares.index(min(shares))]}.share={min(shares)}: give each "
             "objective a positive share of the rows, or leave it out"
         )
-    rows = mixing.quotas(shares, config.train.rows)
+    return dict(zip(names, mixing.quotas(shares, config.train.rows).tolist(), strict=True))
+
+
+def open_groups(config: Any, vocabulary: Vocabulary) -> tuple[Group, ...]:
+    """Open the training data of every entry of `config.objectives`, in the order of their names.
+
+    Their rows are as many as `rows_per_group` says and as long as `length_of` does. Raises
+    `ValueError` with the field to change.
+    """
     groups = []
-    for name, group_rows in zip(names, rows.tolist(), strict=True):
+    for name, group_rows in rows_per_group(config).items():
         group = config.objectives[name]
         mixture_names = group.mixture or config.data.mixture
         length = length_of(config, name)

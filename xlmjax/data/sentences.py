@@ -62,6 +62,7 @@ class SentenceBatches:
             tokens = self.tokens[number]
             end = len(tokens) + DELIMITERS
             batch[features.TOKENS][row, :end] = self.delimiters.eos
+            batch[features.TOKENS][row, 0] = self.delimiters.start
             batch[features.TOKENS][row, 1 : end - 1] = tokens
             batch[features.POSITIONS][row, :end] = np.arange(end)
             batch[features.SEGMENT_IDS][row, :end] = 1

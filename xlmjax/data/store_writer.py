@@ -44,15 +44,15 @@ class ShardWriter:
     ):
         self._directory = pathlib.Path(directory)
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._files: dict[str, tuple[_GrowingArray, _GrowingArray]] = {}
+        self._files: dict[str, tuple[GrowingArray, GrowingArray]] = {}
         for feature, spec in features.items():
             paths = (self._directory / name for name in file_names(feature, index, count))
             self._files[feature] = (
-                _GrowingArray(next(paths), np.dtype(spec.dtype)),
-                _GrowingArray(next(paths), np.dtype(np.int64)),
+                GrowingArray(next(paths), np.dtype(spec.dtype)),
+                GrowingArray(next(paths), np.dtype(np.int64)),
             )
         path = self._directory / label_file(index, count)
-        self._labels = _GrowingArray(path, np.dtype(np.int32)) if labelled else None
+        self._labels = GrowingArray(path, np.dtype(np.int32)) if labelled else None
         self._characters = dict.fromkeys(features, 0)
         self._bytes = dict.fromkeys(features, 0)
         self._examples = 0
@@ -105,12 +105,12 @@ class ShardWriter:
         for array in self._arrays():
             array.discard()
 
-    def _arrays(self) -> "list[_GrowingArray]":
+    def _arrays(self) -> "list[GrowingArray]":
         arrays = [array for pair in self._files.values() for array in pair]
         return arrays if self._labels is None else [*arrays, self._labels]
 
 
-class _GrowingArray:
+class GrowingArray:
     """A one-dimensional .npy file that is appended to; its header is rewritten at the end."""
 
     def __init__(self, path: pathlib.Path, dtype: np.dtype):
@@ -132,10 +132,12 @@ class _GrowingArray:
         np.lib.format.write_array_header_1_0(self._file, header)
 
     def append(self, values: np.ndarray) -> None:
+        """Write values behind those that are there."""
         self._file.write(np.ascontiguousarray(values, self._dtype).data)
         self.size += len(values)
 
     def finish(self) -> tuple[int, int]:
+        """Close and rename the file; returns its size in bytes and its checksum."""
         self._file.seek(0)
         self._write_header()
         if self._file.tell() != self._header_size:
@@ -144,6 +146,7 @@ class _GrowingArray:
         return self.path.stat().st_size, checksum(self.path)
 
     def discard(self) -> None:
+        """Remove a file that is not finished."""
         self._file.close()
         self._temporary.unlink(missing_ok=True)
 

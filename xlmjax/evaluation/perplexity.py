@@ -23,7 +23,7 @@ from xlmjax.data.batches import EvaluationBatches
 from xlmjax.data.mixture import Task
 from xlmjax.evaluation.base import EVALUATORS, Context
 from xlmjax.evaluation.uncut import open_uncut
-from xlmjax.objectives import OBJECTIVES, naming
+from xlmjax.objectives import OBJECTIVES, LanguageModel, naming
 from xlmjax.ops.cross_entropy import SumWeight
 from xlmjax.parallel.mesh import check_rows
 from xlmjax.parallel.partition import batch_sharding, replicated, use_rules
@@ -32,7 +32,12 @@ SEED = 0  # of the masks
 _PREDICTABLE = "predictable"  # places that could be targets, of all real ones
 
 
-_LANGUAGE_MODELS = ("causal_lm", "masked_lm")  # objectives that have a perplexity
+def _language_model(name: str, field: str) -> type[LanguageModel]:
+    """Return the objective of this name, which must be one that has a perplexity."""
+    known = {n: kind for n in OBJECTIVES if issubclass(kind := OBJECTIVES[n], LanguageModel)}
+    if name not in known:
+        raise ValueError(f"{field}={name!r} is unknown; known: {', '.join(known)}")
+    return known[name]
 
 
 @EVALUATORS.register("perplexity")
@@ -41,11 +46,7 @@ class Perplexity:
 
     def __init__(self, name: str, fields: ConfigDict, context: Context):
         check_rows(context.mesh, fields.rows, f"evals.{name}.rows")
-        if fields.objective not in _LANGUAGE_MODELS:
-            raise ValueError(
-                f"evals.{name}.objective={fields.objective!r} is unknown; known: "
-                f"{', '.join(_LANGUAGE_MODELS)}"
-            )
+        kind = _language_model(fields.objective, f"evals.{name}.objective")
         self._tasks = open_uncut(name, fields.tasks, fields.split, context)
         self._rows = fields.rows
         self._max_rows = fields.max_rows
@@ -53,8 +54,7 @@ class Perplexity:
         group = ConfigDict()
         group.rate, group.max_rate, group.sample_alpha = ((0, fields.rate),), 0.0, 0.0
         group.mask_keep_random = (1.0, 0.0, 0.0)
-        factory = OBJECTIVES[fields.objective].from_config  # type: ignore[attr-defined]
-        objective = factory(group, context.specials).for_evaluation()
+        objective = kind.from_config(group, context.specials).for_evaluation()
         self._score = jax.jit(
             functools.partial(_score, objective, context.strategy),
             out_shardings=replicated(context.mesh),

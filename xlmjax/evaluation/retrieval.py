@@ -26,7 +26,7 @@ from xlmjax.data.sentences import DELIMITERS
 from xlmjax.data.store import TokenStore
 from xlmjax.evaluation.base import EVALUATORS, Context
 from xlmjax.evaluation.by_language import means_by_language
-from xlmjax.evaluation.sentence_encoder import SentenceEncoder
+from xlmjax.evaluation.sentence_encoder import SentenceEncoder, predicts_next
 from xlmjax.models.config import ModelConfig
 from xlmjax.ops import similarity
 from xlmjax.parallel.mesh import check_rows
@@ -101,11 +101,12 @@ class Retrieval:
         self._encode = SentenceEncoder(
             context.mesh,
             context.strategy,
-            Delimiters(eos=context.vocabulary.eos, pad=context.vocabulary.pad),
+            Delimiters.of(context.config.data, context.vocabulary),
             rows=fields.rows,
             layer=fields.layer,
             pooling=fields.pooling,
             limit=limit,
+            causal=predicts_next(context.config),
             field=f"{where}.pooling",
         )
         self._align = jax.jit(

@@ -9,10 +9,11 @@ their sample standard deviations.
 
 import dataclasses
 import json
-import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from etils import epath
 
 from xlmjax.evaluation.base import FOLDER
 
@@ -102,7 +103,7 @@ def outcome_of(
 
 
 def read_candidates(
-    point: str, seed: int, workdir: pathlib.Path, select: str, report: str
+    point: str, seed: int, workdir: epath.Path, select: str, report: str
 ) -> tuple[list[Candidate], Mapping[str, Any]]:
     """Return the scores of every step at which a run was evaluated, and the protocol reported.
 

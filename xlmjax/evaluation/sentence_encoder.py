@@ -20,7 +20,8 @@ class SentenceEncoder:
     """Encodes sentences as `</s> x </s>` and pools the states of a layer.
 
     A vector depends on the sentence and its language only, up to float32 rounding: not on the
-    number of rows a batch or of devices, nor on what else is encoded. It compiles once a length of
+    number of rows a batch or of devices, nor on what else is encoded. A `causal` model sees what is
+    before a token only. It compiles once a length of
     `data.sentences.bucket`. Raises `ValueError` naming `field` on an unknown pooling.
     """
 
@@ -34,6 +35,7 @@ class SentenceEncoder:
         layer: int,
         pooling: str,
         limit: int | None,
+        causal: bool = False,
         field: str = "pooling",
     ):
         if pooling not in similarity.POOLINGS:
@@ -42,7 +44,8 @@ class SentenceEncoder:
         self._rows, self._delimiters, self._limit = rows, delimiters, limit
         self._sharding = batch_sharding(mesh)
         self._apply = jax.jit(
-            functools.partial(_pooled, strategy, layer, pooling), out_shardings=replicated(mesh)
+            functools.partial(_pooled, strategy, layer, pooling, causal),
+            out_shardings=replicated(mesh),
         )
 
     def __call__(
@@ -61,7 +64,17 @@ class SentenceEncoder:
         return vectors
 
 
-def _pooled(strategy: str, layer: int, pooling: str, model: Any, batch: Any) -> Float[Array, "b e"]:
+def predicts_next(config: Any) -> bool:
+    """Return whether a run trains its model to predict the next word and nothing else.
+
+    Such a model reads causally, whatever it is used for.
+    """
+    return {group.name for group in config.objectives.values()} == {"causal_lm"}
+
+
+def _pooled(
+    strategy: str, layer: int, pooling: str, causal: bool, model: Any, batch: Any
+) -> Float[Array, "b e"]:
     with use_rules(strategy):
         names = (
             features.TOKENS,
@@ -69,5 +82,5 @@ def _pooled(strategy: str, layer: int, pooling: str, model: Any, batch: Any) -> 
             features.SEGMENT_IDS,
             features.LANGUAGE_IDS,
         )
-        states = model.encode(*(batch[name] for name in names), layer=layer)
+        states = model.encode(*(batch[name] for name in names), layer=layer, causal=causal)
         return similarity.pool(states, batch[features.SEGMENT_IDS], pooling)

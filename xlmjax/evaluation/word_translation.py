@@ -196,7 +196,10 @@ def _lexicon(words: WordList, context: Context, field: str) -> Lexicon:
     scores: list[float] = []
     for index, pair in enumerate(words.pairs):
         clean = tuple(context.clean(word) for word in pair)
-        pieces = tuple(context.vocabulary.encode(word) for word in clean)
+        pieces = tuple(
+            context.vocabulary.encode(word, code)
+            for word, code in zip(clean, words.languages, strict=True)
+        )
         if any(not ids or context.vocabulary.unk in ids for ids in pieces):
             continue
         kept.append(clean)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from xlmjax.ops import attention
+from xlmjax.ops import attention, cross_entropy
 
 _CHOICES = {
     "positions": ("learned", "sinusoidal", "rope"),
@@ -38,21 +38,25 @@ class ModelConfig:
     mlp_dim: int = 0  # 0 means 4 * embed_dim
     max_positions: int = 512
     positions: str = "learned"
+    position_offset: int = 0  # row of position 0 in the table of learned positions
+    token_types: int = 0  # rows of a table of which every token gets the first
     rope_base: float = 10_000.0
     norm: str = "post"
     norm_kind: str = "layer"
     norm_epsilon: float = 1e-12
+    embedding_norm: bool = True
     mlp: str = "gelu"
     bias: bool = True
     language_embeddings: bool = True
     tie_embeddings: bool = True
+    head_transform: bool = False  # dense, GELU and norm before the vocabulary projection
     dropout: float = 0.1
     attention_dropout: float = 0.1
     dtype: str = "bfloat16"
     attention: str = "auto"
     remat: str = "none"
     scan_layers: bool = True
-    head_tile: int = 0
+    head_tile: int = cross_entropy.AUTO
     pooling: str = "first"
     classifier_dropout: float = 0.0
     lora_rank: int = 0  # 0: none
@@ -86,7 +90,11 @@ class ModelConfig:
             self._require(getattr(self, field) > 0, field, "give a positive number")
         for field in ("dropout", "attention_dropout", "classifier_dropout"):
             self._require(0 <= getattr(self, field) < 1, field, "give a share in [0, 1)")
-        self._require(self.head_tile >= 0, "head_tile", "give a number of words, 0 for all")
+        self._require(
+            self.head_tile >= cross_entropy.AUTO,
+            "head_tile",
+            "give a number of words, 0 for all, -1 to tile where there are many logits",
+        )
         self._require(self.decoder_layers >= 0, "decoder_layers", "give a number, 0 for none")
         self._require(
             not self.share_embeddings or self.decoder_layers > 0,
@@ -98,6 +106,13 @@ class ModelConfig:
             "decoder_layers",
             "classification takes an encoder alone: set 0",
         )
+        self._require(
+            self.position_offset == 0 or (self.positions == "learned" and self.position_offset > 0),
+            "position_offset",
+            f"only learned positions have rows to skip, and model.positions={self.positions!r}: "
+            "set 0, or a positive number of rows with learned ones",
+        )
+        self._require(self.token_types >= 0, "token_types", "give a number of rows, 0 for none")
         self._require(self.lora_rank >= 0, "lora_rank", "give a width, 0 for none")
         self._require(self.lora_alpha > 0, "lora_alpha", "give a positive number")
         self._require(
@@ -189,6 +204,7 @@ class ModelConfig:
             layer += 4 * embed * (embed + self.bias) + norm + self.lora_rank * 8 * embed
         final_norm = norm if self.norm == "pre" else 0
         head = self.vocab_size * (self.bias + (0 if self.tie_embeddings else embed))
+        head += embed * (embed + self.bias) + norm if self.head_transform else 0
         head += self.num_labels * (embed + 1)
         own = self._embedding_parameters() + self.num_layers * layer + final_norm + head
         if not self.decoder_layers:
@@ -196,11 +212,12 @@ class ModelConfig:
         shared = self._embedding_parameters() if self.share_embeddings else 0
         return own + self.decoder.num_parameters() - shared
 
-    def flops_per_token(self, length: int, predicted_share: float = 1.0) -> float:
-        """Return the floating-point operations of training on one token of a row of `length`.
+    def flops_per_token(self, segment_length: float, predicted_share: float = 1.0) -> float:
+        """Return the floating-point operations of training on one token, by the data it stands in.
 
-        Forward and backward pass, 2 operations a multiplication, attention over the whole row. Only
-        a share of the positions is predicted: the vocabulary projection runs there, and so does the
+        Forward and backward pass, 2 operations a multiplication. A token attends to its segment:
+        `segment_length` is the mean over tokens, sum n^2 / sum n over segments of n tokens. Only a
+        share of the positions is predicted: the vocabulary projection runs there, and so does the
         last layer but for its keys and values. What remat repeats, norms and the optimizer do not
         count, as is usual for MFU.
         """
@@ -208,15 +225,17 @@ class ModelConfig:
         last = keys_and_values + predicted_share * (per_layer - keys_and_values)
         body = (self.num_layers - 1) * per_layer + last
         head = predicted_share * self.embed_dim * self.vocab_size
-        attention = (self.num_layers - 1 + predicted_share) * length * self.embed_dim
+        head += predicted_share * self.embed_dim**2 if self.head_transform else 0
+        attention = (self.num_layers - 1 + predicted_share) * segment_length * self.embed_dim
         return 6 * (body + head) + 12 * attention
 
     def _embedding_parameters(self) -> int:
         """Number of parameters of tables and norm below the first layer."""
-        tables = self.vocab_size
-        tables += self.max_positions if self.positions == "learned" else 0
-        tables += len(self.language_ids) if self.has_language_table else 0
-        return (tables + 1 + self.has_norm_bias) * self.embed_dim
+        rows = self.vocab_size + self.token_types
+        rows += self.max_positions + self.position_offset if self.positions == "learned" else 0
+        rows += len(self.language_ids) if self.has_language_table else 0
+        rows += 1 + self.has_norm_bias if self.embedding_norm else 0
+        return rows * self.embed_dim
 
     def _weights_per_layer(self) -> int:
         gates = 2 if self.mlp == "geglu" else 1

@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, Int, Key, Shaped, UInt32
 from xlmjax.models.config import ModelConfig
 from xlmjax.ops import dropout
 from xlmjax.ops.attention import attention
-from xlmjax.parallel.partition import constrain
+from xlmjax.parallel.mesh import platform
+from xlmjax.parallel.partition import constrain, over_shards
 
 
 class Rows(NamedTuple):
@@ -222,6 +223,8 @@ class Attention(nnx.Module):
             causal=causal,
             dropout=weights_dropout,
             implementation=self.cfg.attention,
+            platform=platform(),
+            over_shards=over_shards,
         )
         return self.out(mixed)
 

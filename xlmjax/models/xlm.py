@@ -11,12 +11,18 @@ from xlmjax.models.heads import Head
 from xlmjax.models.layers import Dense, Norm, Rows, drop, table, take, zero_padding
 from xlmjax.models.transformer import Transformer
 from xlmjax.ops import cross_entropy, dropout
+from xlmjax.ops.embedding import lookup
+from xlmjax.ops.mesh_axes import TableAxes
 from xlmjax.ops.similarity import mean_by_segment
-from xlmjax.parallel.partition import constrain
+from xlmjax.parallel.partition import constrain, mesh_axes
 
 
 class Embeddings(nnx.Module):
-    """Sum of token, position and language embeddings, normalised; not scaled by sqrt(width)."""
+    """Sum of token, position and language embeddings, normalised; not scaled by sqrt(width).
+
+    As in XLM-R, positions may begin at a later row of their table (`model.position_offset`) and
+    every token may get the first row of another one (`model.token_types`).
+    """
 
     def __init__(self, cfg: ModelConfig, key: Key[Array, ""]):
         key_tokens, key_positions, key_languages = jax.random.split(key, 3)
@@ -25,15 +31,18 @@ class Embeddings(nnx.Module):
         self.cfg = cfg
         self.tokens = table(key_tokens, vocab=cfg.vocab_size, embed=embed)
         self.tokens[...] = self.tokens[...].at[cfg.pad_id].set(0)
-        self.positions = (
-            table(key_positions, positions=cfg.max_positions, embed=embed) if learned else None
-        )
+        rows = cfg.max_positions + cfg.position_offset
+        self.positions = table(key_positions, positions=rows, embed=embed) if learned else None
         self.languages = (
             table(key_languages, languages=len(cfg.language_ids), embed=embed)
             if languages
             else None
         )
-        self.norm = Norm(cfg)
+        key_types = jax.random.fold_in(key, 3)
+        self.types = (
+            table(key_types, types=cfg.token_types, embed=embed) if cfg.token_types else None
+        )
+        self.norm = Norm(cfg) if cfg.embedding_norm else None
 
     def __call__(
         self,
@@ -41,15 +50,19 @@ class Embeddings(nnx.Module):
         positions: Int[Array, "b l"],
         language_ids: Int[Array, "b l"],
     ) -> Float[Array, "b l e"]:
-        x = constrain(self.tokens[...], "act_vocab", "act_embed")[tokens]
+        axes = TableAxes(*mesh_axes("act_batch", "vocab", "embed"))
+        x = lookup(self.tokens[...], tokens, axes)
         if self.positions is not None:
-            x += constrain(self.positions[...], None, "act_embed")[positions]
+            rows = positions + self.cfg.position_offset
+            x += constrain(self.positions[...], None, "act_embed")[rows]
         elif self.cfg.positions == "sinusoidal":
             x += jnp.asarray(sinusoids(self.cfg.max_positions, self.cfg.embed_dim))[positions]
         if self.languages is not None:
             rows = jnp.asarray(rows_of(self.cfg.language_ids))[language_ids]
             x += constrain(self.languages[...], None, "act_embed")[rows]
-        return self.norm(x).astype(self.cfg.compute_dtype)
+        if self.types is not None:
+            x += constrain(self.types[...], None, "act_embed")[0]
+        return (x if self.norm is None else self.norm(x)).astype(self.cfg.compute_dtype)
 
 
 def rows_of(language_ids: tuple[int, ...]) -> Int[np.ndarray, "i"]:

@@ -1,7 +1,7 @@
 """Objectives: (model, clean batch, key, step) -> LossOutput."""
 
 from xlmjax.objectives.back_translation import BackTranslation
-from xlmjax.objectives.base import OBJECTIVES, LossOutput, Specials
+from xlmjax.objectives.base import OBJECTIVES, LanguageModel, LossOutput, Objective, Specials
 from xlmjax.objectives.causal_lm import CausalLanguageModel
 from xlmjax.objectives.classification import Classification
 from xlmjax.objectives.denoising import Denoising
@@ -14,8 +14,10 @@ __all__ = [
     "CausalLanguageModel",
     "Classification",
     "Denoising",
+    "LanguageModel",
     "LossOutput",
     "MaskedLanguageModel",
+    "Objective",
     "Specials",
     "Translation",
 ]

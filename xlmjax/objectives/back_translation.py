@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import jax
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from xlmjax import languages
 from xlmjax.models.generation import Generated, Source, generate
 from xlmjax.models.seq2seq import EncoderDecoder, Text
-from xlmjax.objectives.base import OBJECTIVES, LossOutput, Specials
+from xlmjax.objectives.base import OBJECTIVES, LossOutput, Objective, Specials
 from xlmjax.objectives.translation import TeacherForcing, text_of
 from xlmjax.ops.rows import row_keys
 
@@ -24,7 +24,7 @@ RATIO, MORE = 1.3, 5
 
 @OBJECTIVES.register("back_translation")
 @dataclasses.dataclass(frozen=True, eq=False)
-class BackTranslation:
+class BackTranslation(Objective):
     """Translate a sentence with the model as it is, then learn to translate that back.
 
     `steps` say from what over what: "en-de-en" translates English into German, without dropout and
@@ -32,6 +32,10 @@ class BackTranslation:
     holds one sentence a row, in any of the languages that steps begin with; where several steps
     begin with its language, a row draws one of them.
     """
+
+    reads = ("text",)
+    layouts = ("pad",)  # it writes one translation a row
+    decoder = True
 
     specials: Specials
     forcing: TeacherForcing
@@ -70,7 +74,7 @@ class BackTranslation:
             found.setdefault(code, []).append(via)
         return found
 
-    def check(self, codes: Sequence[str]) -> None:
+    def check_languages(self, codes: Sequence[str]) -> None:
         """Raise `ValueError` unless each of the languages of the data begins a step."""
         missing = sorted({*codes} - {*self.languages})
         if missing:
@@ -82,7 +86,7 @@ class BackTranslation:
     def loss(
         self,
         model: EncoderDecoder,
-        batch: dict[str, Int[Array, "..."]],
+        batch: Mapping[str, Int[Array, "..."]],
         key: Key[Array, ""],
         step: int | Int[Array, ""],
         deterministic: bool = False,
@@ -96,7 +100,7 @@ class BackTranslation:
         )
 
     def translate(
-        self, model: EncoderDecoder, batch: dict[str, Int[Array, "..."]], key: Key[Array, ""]
+        self, model: EncoderDecoder, batch: Mapping[str, Int[Array, "..."]], key: Key[Array, ""]
     ) -> Text:
         """Return translations of the rows of a clean batch, [b, 1.3 l + 5], one a row."""
         clean, row_ids = text_of(batch), batch["row_ids"]

@@ -1,17 +1,19 @@
-"""What every objective needs of the vocabulary, and what it returns."""
+"""What an objective is, needs of the vocabulary, and returns."""
 
+import abc
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
+from ml_collections import ConfigDict
 
 from xlmjax.languages import LANGUAGES
 from xlmjax.ops.cross_entropy import SumWeight, TokenLosses
 from xlmjax.registry import Registry
-
-OBJECTIVES: Registry[type] = Registry("objective")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,6 +40,53 @@ class LossOutput:
     def __add__(self, other: "LossOutput") -> "LossOutput":
         metrics = {name: value + other.metrics[name] for name, value in self.metrics.items()}
         return LossOutput(self.sum + other.sum, self.weight + other.weight, metrics)
+
+
+class Objective(abc.ABC):
+    """(model, clean batch, key, step) -> LossOutput, with the facts that a run is checked against.
+
+    Subclasses are registered in `OBJECTIVES` and override the facts that are not as here.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("text", "pair", "labelled")  # fields of data.layout
+    layouts: ClassVar[tuple[str, ...]] = ("stream", "pack", "pad")  # of text
+    decoder: ClassVar[bool | None] = None  # needs one, takes none, or does with either
+
+    @classmethod
+    @abc.abstractmethod
+    def from_config(
+        cls, group: ConfigDict, specials: Specials, *, num_tasks: int = 1, z_loss: float = 0.0
+    ) -> Self:
+        """Return the objective of a group of `config.objectives`; a wrong field: ValueError."""
+
+    @abc.abstractmethod
+    def loss(
+        self,
+        model: Any,
+        batch: Mapping[str, Int[Array, "..."]],
+        key: Key[Array, ""],
+        step: int | Int[Array, ""],
+        deterministic: bool = False,
+    ) -> LossOutput:
+        """Return the loss of a clean batch (data/features.py); `deterministic`: no dropout."""
+
+    def check_languages(self, codes: Sequence[str]) -> None:  # noqa: B027 most take any
+        """Raise `ValueError` where data in these languages is none for the objective."""
+
+
+class LanguageModel(Objective):
+    """An objective that predicts tokens of plain rows, so that it has a perplexity."""
+
+    def for_evaluation(self) -> Self:
+        """Return the objective without what is random in training."""
+        return self
+
+    @abc.abstractmethod
+    def predictable(self, segment_ids: Int[Array, "b l"]) -> Bool[Array, "b l"]:
+        """Return which positions may be predicted."""
+
+
+OBJECTIVES: Registry[type[Objective]] = Registry("objective")
 
 
 def summarise(

@@ -1,6 +1,7 @@
 """Causal language modelling: every position predicts the next token of its segment."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Self
 
 import jax.numpy as jnp
@@ -8,19 +9,21 @@ from jaxtyping import Array, Bool, Int, Key
 from ml_collections import ConfigDict
 
 from xlmjax.models.xlm import XLM
-from xlmjax.objectives.base import OBJECTIVES, LossOutput, Specials, summarise
+from xlmjax.objectives.base import OBJECTIVES, LanguageModel, LossOutput, Specials, summarise
 from xlmjax.ops import masking
 
 
 @OBJECTIVES.register("causal_lm")
 @dataclasses.dataclass(frozen=True, eq=False)
-class CausalLanguageModel:
+class CausalLanguageModel(LanguageModel):
     """Position t predicts token t + 1 of the same segment, separators included.
 
     On pair rows the second sentence is predicted given the first; positions restart there in
     training as in evaluation (XLM trains on positions that run on, and evaluates on restarted
     ones). A prediction counts for the language of the token it predicts.
     """
+
+    decoder = False
 
     num_tasks: int = 1
     z_loss: float = 0.0
@@ -33,10 +36,6 @@ class CausalLanguageModel:
         del group, specials
         return cls(num_tasks, z_loss)
 
-    def for_evaluation(self) -> Self:
-        """Return the objective itself: nothing in it is random."""
-        return self
-
     def predictable(self, segment_ids: Int[Array, "b l"]) -> Bool[Array, "b l"]:
         """Return which positions are predicted: all but the first of each segment."""
         return masking.eligible(segment_ids)
@@ -44,7 +43,7 @@ class CausalLanguageModel:
     def loss(
         self,
         model: XLM,
-        batch: dict[str, Int[Array, "..."]],
+        batch: Mapping[str, Int[Array, "..."]],
         key: Key[Array, ""],
         step: int | Int[Array, ""],
         deterministic: bool = False,

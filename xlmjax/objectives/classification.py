@@ -1,6 +1,7 @@
 """Classification of texts and pairs: one label an example, several examples a row."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Self
 
 import jax
@@ -9,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from xlmjax.models.xlm import XLM
-from xlmjax.objectives.base import OBJECTIVES, LossOutput, Specials, summarise
+from xlmjax.objectives.base import OBJECTIVES, LossOutput, Objective, Specials, summarise
 from xlmjax.ops.cross_entropy import TokenLosses
 
 SHORTEST = 3  # tokens of the shortest example: `</s> x </s>`
@@ -17,12 +18,15 @@ SHORTEST = 3  # tokens of the shortest example: `</s> x </s>`
 
 @OBJECTIVES.register("classification")
 @dataclasses.dataclass(frozen=True, eq=False)
-class Classification:
+class Classification(Objective):
     """Cross entropy of the label of each example (Lample & Conneau 2019, section 5.1).
 
     An example is a segment of a row; its label stands at its first token. A prediction counts for
     the language of that token.
     """
+
+    reads = ("labelled",)
+    decoder = False
 
     labels: tuple[str, ...]  # names, in the order of their ids
     num_tasks: int = 1
@@ -39,14 +43,10 @@ class Classification:
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
             raise ValueError(f"labels={self.labels}: name two labels or more, each once")
 
-    def for_evaluation(self) -> Self:
-        """Return the objective itself: nothing in it is random."""
-        return self
-
     def loss(
         self,
         model: XLM,
-        batch: dict[str, Int[Array, "..."]],
+        batch: Mapping[str, Int[Array, "..."]],
         key: Key[Array, ""],
         step: int | Int[Array, ""],
         deterministic: bool = False,

@@ -1,6 +1,7 @@
 """Denoising auto-encoding: the decoder recovers a sentence that the encoder sees with noise."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Self
 
 import jax
@@ -10,15 +11,19 @@ from jaxtyping import Array, Int, Key
 from ml_collections import ConfigDict
 
 from xlmjax.models.seq2seq import EncoderDecoder, Text
-from xlmjax.objectives.base import OBJECTIVES, LossOutput, Specials
+from xlmjax.objectives.base import OBJECTIVES, LossOutput, Objective, Specials
 from xlmjax.objectives.translation import TeacherForcing, text_of
 from xlmjax.ops.noising import Noise, add_noise
 
 
 @OBJECTIVES.register("denoising")
 @dataclasses.dataclass(frozen=True, eq=False)
-class Denoising:
+class Denoising(Objective):
     """Rebuild the sentences of `ae.LANG` from noised ones (specification 2.5; pitfall 13)."""
+
+    reads = ("text",)
+    layouts = ("pack", "pad")  # of sentences
+    decoder = True
 
     specials: Specials
     forcing: TeacherForcing
@@ -49,7 +54,7 @@ class Denoising:
     def loss(
         self,
         model: EncoderDecoder,
-        batch: dict[str, Int[Array, "..."]],
+        batch: Mapping[str, Int[Array, "..."]],
         key: Key[Array, ""],
         step: int | Int[Array, ""],
         deterministic: bool = False,

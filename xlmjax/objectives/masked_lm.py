@@ -1,6 +1,7 @@
 """Masked language modelling on text rows; on pair rows it is translation language modelling."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal, Self
 
 import jax
@@ -10,14 +11,14 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ml_collections import ConfigDict
 
 from xlmjax.models.xlm import XLM
-from xlmjax.objectives.base import OBJECTIVES, LossOutput, Specials, summarise
+from xlmjax.objectives.base import OBJECTIVES, LanguageModel, LossOutput, Specials, summarise
 from xlmjax.ops import masking
 from xlmjax.ops.schedules import Schedule, piecewise
 
 
 @OBJECTIVES.register("masked_lm")
 @dataclasses.dataclass(frozen=True, eq=False)
-class MaskedLanguageModel:
+class MaskedLanguageModel(LanguageModel):
     """Predict tokens that were masked on device (Devlin et al. 2019; Lample & Conneau 2019).
 
     Translation language modelling is this on rows that hold a sentence and its translation: the
@@ -85,7 +86,7 @@ class MaskedLanguageModel:
     def loss(
         self,
         model: XLM,
-        batch: dict[str, Int[Array, "..."]],
+        batch: Mapping[str, Int[Array, "..."]],
         key: Key[Array, ""],
         step: int | Int[Array, ""],
         deterministic: bool = False,
@@ -120,7 +121,10 @@ class MaskedLanguageModel:
         return masking.eligible(segment_ids, spare_last=self.corrupt == "mask_only")
 
     def mask(
-        self, batch: dict[str, Int[Array, "..."]], key: Key[Array, ""], step: int | Int[Array, ""]
+        self,
+        batch: Mapping[str, Int[Array, "..."]],
+        key: Key[Array, ""],
+        step: int | Int[Array, ""],
     ) -> masking.Masked:
         """Return the corrupted rows of a clean batch and their targets."""
         evaluates = self.corrupt == "mask_only"

@@ -15,8 +15,7 @@ def means(metrics: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, float]:
     batch's task ids (`task/loss`), which `tasks` names. What has no weight has no mean and is
     left out.
     """
-    codes = [language.code for language in languages.LANGUAGES]
-    owners = {"language": codes, "task": list(tasks)}
+    owners = _owners(tasks)
     found: dict[str, float] = {}
     for name, (total, weight) in metrics.items():
         kind, slash, metric = name.partition("/")
@@ -27,3 +26,24 @@ def means(metrics: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, float]:
         for index in np.flatnonzero(np.asarray(weight) > 0):
             found[f"{owners[kind][index]}/{metric}"] = float(total[index] / weight[index])
     return found
+
+
+def target_counts(metrics: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, float]:
+    """Return `en/targets` of each language and `mlm.en/targets` of each task that has any.
+
+    These are the weights of the losses, as `means` takes them.
+    """
+    owners = _owners(tasks)
+    return {
+        f"{owners[kind][index]}/targets": float(weight[index])
+        for name, (_, weight) in metrics.items()
+        for kind, _, metric in [name.partition("/")]
+        if metric == "loss"
+        for index in np.flatnonzero(np.asarray(weight) > 0)
+    }
+
+
+def _owners(tasks: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names behind the indices of vectors over languages and over tasks."""
+    codes = [language.code for language in languages.LANGUAGES]
+    return {"language": codes, "task": list(tasks)}

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int, Key
 from ml_collections import ConfigDict
 
 from xlmjax.models.seq2seq import EncoderDecoder, Text
-from xlmjax.objectives.base import OBJECTIVES, LossOutput, Specials, summarise
+from xlmjax.objectives.base import OBJECTIVES, LossOutput, Objective, Specials, summarise
 from xlmjax.ops import masking
 
 
@@ -66,8 +66,11 @@ class TeacherForcing:
 
 @OBJECTIVES.register("translation")
 @dataclasses.dataclass(frozen=True, eq=False)
-class Translation:
+class Translation(Objective):
     """Supervised translation of the pairs of `mt.SRC_TGT`."""
+
+    reads = ("translation",)
+    decoder = True
 
     forcing: TeacherForcing
 
@@ -82,7 +85,7 @@ class Translation:
     def loss(
         self,
         model: EncoderDecoder,
-        batch: dict[str, Int[Array, "..."]],
+        batch: Mapping[str, Int[Array, "..."]],
         key: Key[Array, ""],
         step: int | Int[Array, ""],
         deterministic: bool = False,

@@ -22,7 +22,7 @@ from xlmjax.ops.rows import row_keys
 class Dropout:
     """Dropout at one place of a model: two seed words a row, and the share of elements to drop."""
 
-    seeds: UInt32[Array, "b 2"]
+    seeds: UInt32[Array, "b ... 2"]  # with more axes, of each slice of a row
     rate: float
 
     def __call__(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
@@ -31,7 +31,39 @@ class Dropout:
 
     def keep(self, shape: tuple[int, ...]) -> Bool[Array, "b ..."]:
         """Return which elements of an array of this shape stay; axis 0 is the rows."""
-        return _bits(self.seeds, shape) >= jnp.uint32(round(self.rate * 2**32))
+        leading = self.seeds.ndim - 1
+        _check_size(math.prod(shape[1:]))
+        index, stride = jnp.uint32(0), 1
+        for axis in reversed(range(leading, len(shape))):
+            index += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride)
+            stride *= shape[axis]
+        words = self.seeds.reshape(*shape[:leading], *(1,) * (len(shape) - leading), 2)
+        return kept(index, words[..., 0], words[..., 1], self.rate)
+
+    def per_slice(self, slices: int, elements: int) -> "Dropout":
+        """Return the same dropout with seeds for each slice along axis 1, of so many elements.
+
+        So a device that holds some slices only, heads for one, drops what it would in the whole.
+        """
+        _check_size(slices * elements)
+        first = self.seeds[:, :1] + jnp.arange(slices, dtype=jnp.uint32) * jnp.uint32(elements)
+        second = jnp.broadcast_to(self.seeds[:, 1:], first.shape)
+        return Dropout(jnp.stack([first, second], axis=-1), self.rate)
+
+
+def _check_size(elements: int) -> None:
+    if elements > 2**32:
+        raise ValueError(f"dropout of {elements} elements a row: it counts no more than 2**32")
+
+
+def kept(
+    index: UInt32[Array, "*n"],
+    first: UInt32[Array, "*n"],
+    second: UInt32[Array, "*n"],
+    rate: float,
+) -> Bool[Array, "*n"]:
+    """Return whether elements stay, from their index in the row and the row's two seed words."""
+    return _hash(index + first, second) >= jnp.uint32(round(rate * 2**32))
 
 
 def row_seeds(key: Key[Array, ""], row_ids: Int[Array, "b"]) -> UInt32[Array, "b 2"]:
@@ -59,18 +91,6 @@ _drop.defvjp(
     lambda rate, seeds, x: (_drop(rate, seeds, x), seeds),
     lambda rate, seeds, gradient: (None, _drop(rate, seeds, gradient)),
 )
-
-
-def _bits(seeds: UInt32[Array, "b 2"], shape: tuple[int, ...]) -> UInt32[Array, "b ..."]:
-    """Return 32 bits an element, from the seeds of its row and its index inside the row."""
-    if math.prod(shape[1:]) > 2**32:
-        raise ValueError(f"dropout of shape {shape}: a row has more than 2**32 elements")
-    index, stride = jnp.uint32(0), 1
-    for axis in reversed(range(1, len(shape))):
-        index += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride)
-        stride *= shape[axis]
-    words = seeds.reshape(shape[0], *(1,) * (len(shape) - 1), 2)
-    return _hash(index + words[..., 0], words[..., 1])
 
 
 def _hash(x: UInt32[Array, "*n"], salt: UInt32[Array, "*n"]) -> UInt32[Array, "*n"]:

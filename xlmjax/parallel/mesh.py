@@ -92,7 +92,9 @@ def make_mesh(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
     num_slices = len({getattr(device, "slice_index", 0) for device in devices})
     types = (AxisType.Auto,) * len(AXES)
     if num_slices == 1:
-        return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)
+        # An axis of the mesh may be a part of an axis of the torus: 2 x 2 x 4 on 4 x 4 chips.
+        grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+        return Mesh(grid, AXES, axis_types=types)
     replica, *inner = sizes
     if replica % num_slices:
         raise ValueError(
@@ -100,7 +102,10 @@ def make_mesh(config: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
             f"{num_slices} or a multiple"
         )
     grid = mesh_utils.create_hybrid_device_mesh(
-        (replica // num_slices, *inner), (num_slices, 1, 1, 1), devices
+        (replica // num_slices, *inner),
+        (num_slices, 1, 1, 1),
+        devices,
+        allow_split_physical_axes=True,
     )
     return Mesh(grid, AXES, axis_types=types)
 

@@ -2,8 +2,9 @@
 
 import contextlib
 import contextvars
+import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -43,6 +44,53 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
         return x
     spec = _spec(tuple(x.shape), names, dict(mesh.shape), _strategy.get(), "an activation")
     return jax.lax.with_sharding_constraint(x, spec)
+
+
+def over_shards(
+    function: Callable[..., Any],
+    inputs: Sequence[tuple[str | None, ...]],
+    output: tuple[str | None, ...],
+) -> Callable[..., Any]:
+    """Return `function` of arrays, run by each device on its own shards of them.
+
+    For kernels, which the compiler cannot partition. `inputs` has the logical names of the axes of
+    each argument (an array, a pytree of such, or None), `output` those of what is returned. Without
+    a mesh it is `function`. Raises ValueError as `constrain` does.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return function
+    rules = dict(STRATEGIES[_strategy.get()])
+
+    def spec(names: tuple[str | None, ...], x: jax.Array) -> PartitionSpec:
+        _check_names(x.shape, names, "an argument")
+        return _spec(x.shape, names, dict(mesh.shape), _strategy.get(), "an argument")
+
+    def run(*arguments: Any) -> Any:
+        specs = (
+            jax.tree.map(functools.partial(spec, names), argument)
+            for names, argument in zip(inputs, arguments, strict=True)
+        )
+        return jax.shard_map(
+            function,
+            in_specs=tuple(specs),
+            out_specs=PartitionSpec(*(rules.get(name or "") for name in output)),
+            check_vma=False,  # kernels do not say along which axes of the mesh their results vary
+        )(*arguments)
+
+    return run
+
+
+def mesh_axes(*names: str) -> tuple[tuple[str, ...], ...]:
+    """Return the mesh axes that each logical axis is split over, for code that names collectives.
+
+    Axes of size 1 split nothing and are left out: without a mesh every entry is empty.
+    """
+    sizes = dict(jax.sharding.get_abstract_mesh().shape)
+    rules = dict(STRATEGIES[_strategy.get()])
+    return tuple(
+        tuple(axis for axis in _group(rules.get(name)) if sizes.get(axis, 1) > 1) for name in names
+    )
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -112,7 +160,7 @@ def _spec(
     entries: list[str | tuple[str, ...] | None] = []
     for name, size in zip(names, shape, strict=True):
         axes = rules.get(name) if name is not None else None
-        group = (axes,) if isinstance(axes, str) else axes or ()
+        group = _group(axes)
         parts = math.prod(mesh[axis] for axis in group)
         if size % parts:
             product = " * ".join(f"mesh.{axis}={mesh[axis]}" for axis in group)
@@ -123,3 +171,7 @@ def _spec(
             )
         entries.append(axes)
     return PartitionSpec(*entries)
+
+
+def _group(axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (axes,) if isinstance(axes, str) else axes or ()

@@ -13,6 +13,7 @@ NAMES: dict[str, str] = {
     "vocab": "vocab.size",
     "positions": "model.max_positions",
     "languages": "data.languages",
+    "types": "model.token_types",  # few, never sharded
     "embed": "model.embed_dim",
     "heads": "model.num_heads",
     "head_dim": "model.embed_dim / model.num_heads",
@@ -20,6 +21,7 @@ NAMES: dict[str, str] = {
     "layers": "model.num_layers",  # the stacked dimension that the scan over layers runs along
     "rank": "model.lora_rank",  # narrow, never sharded
     "labels": "objectives.*.labels",  # of a classifier: few, never sharded
+    "transformed": "model.embed_dim",  # what a head makes of the states; whole, as they are
     "norm": "model.embed_dim",  # scale and bias of a norm: small, never sharded
     # axes of activations
     "act_batch": "train.rows / train.microbatches",

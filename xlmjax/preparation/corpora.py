@@ -4,234 +4,24 @@ A corpus is a list of examples addressed by number, whatever files they lie in, 
 of it can be read by any process. No TensorFlow here: `sources` wraps a corpus for seqio.
 """
 
-import abc
 import bisect
 import dataclasses
 import functools
 import hashlib
 import itertools
 import json
-import pathlib
 from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
 from xlmjax import languages
 from xlmjax.preparation import demo_text, patterns, text_files
+from xlmjax.preparation.demo_parts import Demo, DemoInference
+from xlmjax.preparation.parts import Example, Keyed, Labelled, Lines, Part, Range, Table
 from xlmjax.preparation.text_files import FileScan
 
 SPLITS = ("train", "validation", "test")
 INFERENCE_LABELS = ("entailment", "neutral", "contradiction")  # ids as in TFDS
-DEMO_TEXTS = {"train": 40_000, "validation": 1_000, "test": 1_000}  # sentences a language
-DEMO_PAIRS = {"train": 20_000, "validation": 1_000, "test": 1_000}
-DEMO_INFERENCE = {"train": 30_000, "validation": 1_500}
-
-# One example: UTF-8 text a language; None on the side where a joined key has no partner.
-Example = tuple[bytes | None, ...]
-
-
-class Part(abc.ABC):
-    """A piece of a corpus, from one file, one pair of files or a generator."""
-
-    scans: tuple[FileScan, ...]  # of its files
-
-    @abc.abstractmethod
-    def __len__(self) -> int:
-        """Return the number of examples."""
-
-    @abc.abstractmethod
-    def examples(self, start: int, stop: int) -> Iterator[Example]:
-        """Yield examples `start` to `stop`."""
-
-    @abc.abstractmethod
-    def fingerprint(self) -> list:
-        """Return what tells this text from any other, as JSON."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Lines(Part):
-    """One file, or two line by line."""
-
-    scans: tuple[FileScan, ...]
-
-    def __post_init__(self) -> None:
-        if len({scan.lines for scan in self.scans}) != 1:
-            first, second = self.scans
-            raise ValueError(
-                f"{first.path} has {first.lines:,} lines, {second.path} has {second.lines:,}: "
-                "files of a pair must be aligned line by line"
-            )
-
-    def __len__(self) -> int:
-        return self.scans[0].lines
-
-    def examples(self, start: int, stop: int) -> Iterator[Example]:
-        """Yield examples `start` to `stop`."""
-        columns = [text_files.read_lines(scan, start, stop) for scan in self.scans]
-        return zip(*columns, strict=True)
-
-    def fingerprint(self) -> list:
-        """Return what tells this text from any other."""
-        return ["lines", *(scan.digest for scan in self.scans)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Table(Part):
-    """One file of two columns; `swapped` where the second column is the first language."""
-
-    scans: tuple[FileScan]
-    swapped: bool
-
-    def __len__(self) -> int:
-        return self.scans[0].lines
-
-    def examples(self, start: int, stop: int) -> Iterator[Example]:
-        """Yield examples `start` to `stop`."""
-        for line in text_files.read_lines(self.scans[0], start, stop):
-            left, _, right = line.partition(b"\t")
-            yield (right, left) if self.swapped else (left, right)
-
-    def fingerprint(self) -> list:
-        """Return what tells this text from any other."""
-        return ["table", self.scans[0].digest, self.swapped]
-
-
-@dataclasses.dataclass(frozen=True)
-class Keyed(Part):
-    """One file of KEY<tab>text, or two joined on KEY in the order of the first, then the rest."""
-
-    scans: tuple[FileScan, ...]
-
-    @functools.cached_property
-    def _rows(self) -> list[Example]:
-        texts = [_read_keyed(scan) for scan in self.scans]
-        keys = dict.fromkeys(key for column in texts for key in column)
-        return [tuple(column.get(key) for column in texts) for key in keys]
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def examples(self, start: int, stop: int) -> Iterator[Example]:
-        """Yield examples `start` to `stop`."""
-        return iter(self._rows[start:stop])
-
-    def fingerprint(self) -> list:
-        """Return what tells this text from any other."""
-        return ["keyed", *(scan.digest for scan in self.scans)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Range(Part):
-    """Examples `start` to `stop` of a part."""
-
-    scans: tuple[FileScan, ...]
-    part: Part
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def examples(self, start: int, stop: int) -> Iterator[Example]:
-        """Yield examples `start` to `stop` of the range."""
-        return self.part.examples(self.start + start, min(self.start + stop, self.stop))
-
-    def fingerprint(self) -> list:
-        """Return what tells this text from any other."""
-        return ["range", self.start, self.stop, self.part.fingerprint()]
-
-
-@dataclasses.dataclass(frozen=True)
-class Labelled(Part):
-    """One file of a text, or two, and the name of a label as the last column."""
-
-    scans: tuple[FileScan]
-    names: tuple[str, ...]  # of the labels
-
-    def __post_init__(self) -> None:
-        known = {name.encode() for name in self.names}
-        for number, (*_, label) in enumerate(self.examples(0, len(self)), 1):
-            if label and label not in known:
-                raise ValueError(
-                    f"{self.scans[0].path}:{number}: label {label.decode()!r} is not one of "
-                    f"{', '.join(self.names)}"
-                )
-
-    def __len__(self) -> int:
-        return self.scans[0].lines
-
-    def examples(self, start: int, stop: int) -> Iterator[Example]:
-        """Yield examples `start` to `stop`; a blank line is one without text."""
-        for line in text_files.read_lines(self.scans[0], start, stop):
-            yield tuple(line.split(b"\t")) if line.strip() else (b"",) * self.scans[0].columns
-
-    def fingerprint(self) -> list:
-        """Return what tells this text from any other."""
-        return ["labelled", self.scans[0].digest]
-
-
-@dataclasses.dataclass(frozen=True)
-class DemoInference(Part):
-    """Premises, hypotheses and labels of the built-in generator, in one language."""
-
-    language: str
-    split: str
-    seed: int = 0
-    scans: tuple[FileScan, ...] = ()
-
-    def __len__(self) -> int:
-        return DEMO_INFERENCE[self.split]
-
-    def examples(self, start: int, stop: int) -> Iterator[Example]:
-        """Yield examples `start` to `stop`."""
-        rows = demo_text.inference(self.language, self.split, len(self), self.seed)
-        for row in itertools.islice(rows, start, stop):
-            yield tuple(text.encode() for text in row)
-
-    def fingerprint(self) -> list:
-        """Return what tells this text from any other."""
-        return [
-            "inference",
-            self.language,
-            self.split,
-            len(self),
-            self.seed,
-            _digest_of_generator(),
-        ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Demo(Part):
-    """Sentences of the built-in generator, in one language or two that translate each other."""
-
-    languages: tuple[str, ...]
-    split: str
-    seed: int = 0
-    scans: tuple[FileScan, ...] = ()
-
-    def __len__(self) -> int:
-        return (DEMO_TEXTS if len(self.languages) == 1 else DEMO_PAIRS)[self.split]
-
-    def examples(self, start: int, stop: int) -> Iterator[Example]:
-        """Yield examples `start` to `stop`."""
-        if len(self.languages) == 1:
-            texts = demo_text.sentences(self.languages[0], self.split, len(self), self.seed)
-            rows: Iterator[tuple[str, ...]] = ((text,) for text in texts)
-        else:
-            first, second = self.languages
-            rows = iter(demo_text.pairs(first, second, self.split, len(self), self.seed))
-        for row in itertools.islice(rows, start, stop):
-            yield tuple(text.encode() for text in row)
-
-    def fingerprint(self) -> list:
-        """Return what tells this text from any other."""
-        return ["demo", self.languages, self.split, len(self), self.seed, _digest_of_generator()]
-
-
-@functools.cache
-def _digest_of_generator() -> str:
-    sources = sorted(pathlib.Path(demo_text.__file__).parent.glob("demo_*.py"))
-    return hashlib.blake2b(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,6 +63,11 @@ class Corpus:
                 return
             rows = part.examples(max(start - begin, 0), min(stop - begin, len(part)))
             yield from (row[::-1] for row in rows) if self.turned else rows
+
+    def place(self, number: int) -> str:
+        """Return where an example is: a file and the number of its line, or its key."""
+        part = bisect.bisect_right(self._starts, number) - 1
+        return self.parts[part].place(number - self._starts[part])
 
     def turn(self) -> "Corpus":
         """Return the same pairs from the second language to the first."""
@@ -474,15 +269,3 @@ def _tables(pattern: str, pair: tuple[str, str], field: str) -> Iterator[Table]:
     for order in patterns.orders(pattern, pair):
         for path in text_files.find(patterns.fill(pattern, "", order)):
             yield Table((text_files.scan(path, columns=2),), swapped=order != pair)
-
-
-def _read_keyed(scan: FileScan) -> dict[bytes, bytes]:
-    texts: dict[bytes, bytes] = {}
-    for number, line in enumerate(text_files.read_lines(scan, 0, scan.lines), 1):
-        key, tab, text = line.partition(b"\t")
-        if not tab:
-            continue  # blank: `scan` checked the columns of the others
-        if key in texts:
-            raise ValueError(f"{scan.path}:{number}: key {key.decode()!r} is there twice")
-        texts[key] = text
-    return texts

@@ -53,6 +53,11 @@ class Draw:
         """Return one of the choices, all equally likely."""
         return choices[self.below(len(choices))]
 
+    def favour(self, choices: Sequence[T]) -> T:
+        """Return one of the choices, the first ones more often: words are unequally frequent."""
+        unit = self.below(1 << 10)
+        return choices[len(choices) * unit * unit >> 20]
+
     def two(self, choices: Sequence[T]) -> tuple[T, T]:
         """Return two choices from different places of the sequence."""
         first = self.below(len(choices))
@@ -146,7 +151,7 @@ def phrase(
     elif determiner == "own":
         determiner = owner
     adjectives = selection.attributes_of(noun) if draw.percent(described) else ()
-    return NounPhrase(noun, determiner, plural, draw.pick(adjectives) if adjectives else "")
+    return NounPhrase(noun, determiner, plural, draw.favour(adjectives) if adjectives else "")
 
 
 def someone(draw: Draw, nouns: Sequence[str], pronouns: bool = True) -> str:
@@ -157,7 +162,7 @@ def someone(draw: Draw, nouns: Sequence[str], pronouns: bool = True) -> str:
             return draw.pick(_NAMES)
         if pronouns and roll < 32:
             return draw.pick(lexicon.PRONOUNS)
-    return draw.pick(nouns)
+    return draw.favour(nouns)
 
 
 _TENSES = ("past",) * 9 + ("present",) * 7 + ("future",) * 4
@@ -186,7 +191,7 @@ def action(
     """
     named = who in lexicon.NAMES or who in lexicon.PRONOUNS
     while True:
-        frame = draw.pick(frames)
+        frame = draw.favour(frames)
         if who and ("friend" if named else who) not in frame.subjects:
             continue
         subject = who or someone(draw, frame.subjects)
@@ -228,7 +233,7 @@ def _with_circumstances(draw: Draw, clause: Clause, frame: selection.Frame) -> C
         clause = clause._replace(recipient=recipient)
     bare = clause.object is None
     if frame.places and (frame.verb in NEEDS_PLACE or draw.percent(70 if bare else 35)):
-        clause = clause._replace(place=where(draw, draw.pick(frame.places), owner))
+        clause = clause._replace(place=where(draw, draw.favour(frame.places), owner))
     vague = clause.negative and clause.object and clause.object.determiner == "a"
     if frame.manners and not clause.modal and not vague and draw.percent(20):
         clause = clause._replace(manner=draw.pick(frame.manners))
@@ -287,7 +292,7 @@ def description(draw: Draw, definite: bool = False) -> Clause:
     """Draw something being somehow."""
     while True:
         noun = draw.pick(_NAMES + lexicon.PRONOUNS if draw.percent(12) else _DESCRIBED)
-        quality = draw.pick(selection.adjectives_of(noun))
+        quality = draw.favour(selection.adjectives_of(noun))
         if draw.owns(noun, "be", quality):
             break
     flags = selection.QUALITIES[quality]

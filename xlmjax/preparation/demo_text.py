@@ -49,10 +49,17 @@ def _draws(stream: str, split: str, count: int, seed: int) -> Iterator[Draw]:
     return (Draw(f"{seed}/{stream}/{index}", split) for index in range(count))
 
 
-def sentences(language: str, split: str, count: int, seed: int = 0) -> Iterator[str]:
-    """Yield sentences of one language; every language draws meanings of its own."""
+def texts(language: str, split: str, count: int, seed: int = 0) -> Iterator[str]:
+    """Yield texts of one language: a sentence, or two about one situation, as real text has them.
+
+    The second of two follows from the first or goes with it. Every language draws its own.
+    """
     for draw in _draws(language, split, count, seed):
-        yield say(demo_sampling.meaning(draw), language)
+        if draw.percent(60):
+            first, second, _ = draw.pick(demo_inference.examples(draw, ("entailment", "neutral")))
+            yield f"{say(first, language)} {say(second, language)}"
+        else:
+            yield say(demo_sampling.meaning(draw), language)
 
 
 def translations(split: str, count: int, seed: int = 0) -> Iterator[dict[str, str]]:

@@ -5,6 +5,9 @@ processes or on Apache Beam. A store is reused if and only if it was made from t
 the same preprocessing and the same vocabulary.
 """
 
+import contextlib
+import errno
+import fcntl
 import json
 import pathlib
 import time
@@ -18,11 +21,12 @@ from xlmjax.data.features import RAW_OF
 from xlmjax.data.store import Manifest
 from xlmjax.data.store_writer import StoreWriter
 from xlmjax.data.vocabulary import Vocabulary
-from xlmjax.preparation import shards, text_files
+from xlmjax.preparation import comparison, examination, shards, text_files
+from xlmjax.preparation.doctor import Doctor
 from xlmjax.preparation.shards import Mixture, ShardJob, StorePlan
 
 MIXTURES_FILE = "mixture.json"
-SCANS_FILE = "scans.json"
+LOCK_FILE = ".prepare.lock"
 # Fewer a shard are not worth a process: small stores have fewer shards.
 _MIN_EXAMPLES = 1 << 15
 
@@ -44,23 +48,64 @@ def prepare(
 ) -> None:
     """Make every store that `config` names; finished ones that are up to date are left alone.
 
-    Raises `ValueError` before anything is written where the text or the config has a fault.
+    Where another process prepares stores in the same folder, this one waits for it. Raises
+    `ValueError` before anything is written where the text or the config has a fault.
     """
     started = time.monotonic()
     Vocabulary.load(config.data.vocabulary)  # its errors, before any process starts
     _check_shards(config.data.num_shards)
+    doctor = Doctor.from_config(config.data)
     if "://" in config.data.stores:
         raise ValueError(
             f"data.stores={config.data.stores!r}: stores are written to a mounted file system, "
             "name a folder of one"
         )
     stores = pathlib.Path(config.data.stores)
+    with _alone_in(stores, say):
+        made = _make(config, stores, doctor, planner, runner, say)
+    total = sum(item.made_bytes for item in made) / 1e6
+    seconds = time.monotonic() - started
+    say(f"{len(made)} stores in {stores}, {total:.1f} MB of text made into tokens, {seconds:.0f} s")
+
+
+@contextlib.contextmanager
+def _alone_in(stores: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a folder of stores; what a process that was killed in it left half-written is removed.
+
+    The lock goes with the process, however that ends.
+    """
     stores.mkdir(parents=True, exist_ok=True)
+    with (stores / LOCK_FILE).open("w") as lock:
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"another process prepares stores in {stores}: waiting until it ends")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            say(f"{stores} is on a file system without locks: run one `prepare` in it at a time")
+        else:
+            for path in comparison.folder(str(stores)).glob("*.tmp-*"):
+                path.unlink()
+        yield
+
+
+def _make(
+    config: ConfigDict,
+    stores: pathlib.Path,
+    doctor: Doctor,
+    planner: Runner,
+    runner: Runner,
+    say: Callable[[str], None],
+) -> "list[_Store]":
+    """Make what is missing; returns all stores."""
     settings = config.to_dict()
-    names = named_tasks(config)
+    names = shards.named_tasks(config)
     [(_, mixtures)] = planner.map(shards.resolve, [(settings, tuple(names))])
     wanted = _wanted(names, mixtures)
-    scans_file = stores / SCANS_FILE
+    scans_file = stores / shards.SCANS_FILE
     plans = _in_order(
         planner.map(shards.describe, [(settings, *item, scans_file) for item in wanted])
     )
@@ -68,8 +113,12 @@ def prepare(
     scans = {(scan.path, scan.columns): scan for scan in known}
     scans.update({(scan.path, scan.columns): scan for plan in plans for scan in plan.scans})
     text_files.save_scans(scans_file, scans.values())
-    made = [_Store(stores, plan, config.data.num_shards, say) for plan in plans]
+    texts = [(plan, _num_shards(plan, config.data.num_shards)) for plan in plans]
+    made: list[_Store] = []
     try:
+        if doctor.examine or doctor.drop:
+            examination.run(config, texts, planner, runner, say)
+        made.extend(_Store(stores, *text, say) for text in texts)
         _write_shards(settings, made, runner)
     except BaseException:
         runner.stop()
@@ -77,23 +126,7 @@ def prepare(
             item.sweep()
         raise
     _write_mixtures(stores / MIXTURES_FILE, mixtures, say)
-    total = sum(item.made_bytes for item in made) / 1e6
-    seconds = time.monotonic() - started
-    say(f"{len(made)} stores in {stores}, {total:.1f} MB of text made into tokens, {seconds:.0f} s")
-
-
-def named_tasks(config: ConfigDict) -> dict[str, dict[str, bool]]:
-    """Return every mixture or task that a config names, its splits, and whether each must be."""
-    names: dict[str, dict[str, bool]] = {}
-    groups = config.objectives.values()
-    for listed in (config.data.mixture, *(group.mixture for group in groups)):
-        for name in listed:
-            # Validation text comes along where there is some: it is small, and asked for later.
-            names[name] = {"train": True, "validation": False}
-    for evaluator in config.evals.values():
-        for name in evaluator.get("tasks", ()):
-            names.setdefault(name, {})[evaluator.split] = True
-    return names
+    return made
 
 
 def _wanted(
@@ -124,8 +157,6 @@ class _Store:
         self.made_bytes = 0
         self._say = say
         self._seconds = 0.0
-        if plan.examples is not None:
-            num_shards = min(num_shards, max(1, int(plan.examples) // _MIN_EXAMPLES))
         self.writer = StoreWriter(
             directory=stores / plan.task / plan.split,
             task=plan.task,
@@ -197,7 +228,7 @@ class _Store:
                     dropped[reason] = dropped.get(reason, 0) + number
             raise ValueError(
                 f"{self.name}: no example is left of its text; dropped: "
-                f"{_format_counts(dropped)}; see data.max_words, data.max_tokens"
+                f"{_format_counts(dropped)}; see data.max_words, data.max_tokens, data.doctor"
             )
         self._say(self._report(self.writer.finish()))
 
@@ -238,7 +269,9 @@ def _write_mixtures(
             "tasks": list(mixture.tasks),
             "rates": None if mixture.rates is None else list(mixture.rates),
         }
-        if known.get(name, entry) != entry:
+        if mixture.languages is not None:
+            entry["languages"] = list(mixture.languages)
+        if known.get(name, entry)["tasks"] != entry["tasks"]:
             say(f"{path}: {name!r} stands for other tasks than before: {', '.join(mixture.tasks)}")
         known[name] = entry
     store_writer.write_json(path, known)
@@ -255,6 +288,12 @@ def _in_order(results: Iterable[tuple[int, Any]]) -> list[Any]:
 
 def _format_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{number:,} {reason}" for reason, number in sorted(counts.items())) or "none"
+
+
+def _num_shards(plan: StorePlan, num_shards: int) -> int:
+    if plan.examples is None:
+        return num_shards
+    return min(num_shards, max(1, int(plan.examples) // _MIN_EXAMPLES))
 
 
 def _check_shards(num_shards: int) -> None:

@@ -24,12 +24,15 @@ import tensorflow as tf
 from xlmjax import languages
 from xlmjax.data import features
 from xlmjax.data.features import LABEL
-from xlmjax.preparation import cleaning
+from xlmjax.preparation import cleaning, doctor
 from xlmjax.preparation.cleaning import Cleaning
+from xlmjax.preparation.doctor import Doctor, EvaluationIndex
+from xlmjax.preparation.repeats import Repeats
 
 TEXT, TARGET_TEXT = "text", "target_text"
 UNLABELLED = "unlabelled"
 HELD_OUT = "held_out"  # bool: the example is of an evaluation split, and never too long
+NUMBER = "number"  # int64: of the example in the whole corpus, where the source has one
 # Feature of tokens -> feature of the text it is made from.
 TEXT_OF = {features.TOKENS: TEXT, features.TARGET_TOKENS: TARGET_TEXT}
 RAW_FROM = {raw: TEXT_OF[tokens] for raw, tokens in features.RAW_OF.items()}
@@ -115,6 +118,52 @@ class Clean:
 
 
 @dataclasses.dataclass(frozen=True)
+class Filter:
+    """Step: drop training examples that have a finding of `doctor.drop`; comes after `Clean`.
+
+    Of duplicates the first stays. What the findings are told from, beside the text, is opened by
+    `evaluation` and `repeats` when the first example comes.
+    """
+
+    doctor: Doctor
+    evaluation: Callable[[], EvaluationIndex] = dataclasses.field(repr=False)
+    repeats: Callable[[], Repeats] = dataclasses.field(repr=False)
+
+    def __call__(self, columns: Columns, outputs: Mapping[str, seqio.Feature]) -> Columns:
+        """Return the examples that are kept; `outputs` hold the languages."""
+        trains = ~np.asarray(columns[HELD_OUT], bool)
+        if not trains.any():
+            return columns
+        sides, codes = texts_of(columns, outputs)
+        drop = self.doctor.drop
+        evaluation = self.evaluation() if self.doctor.drops_overlap else None
+        flags = doctor.examine(sides, codes, self.doctor, evaluation, drop)
+        if doctor.DUPLICATE in drop:
+            again = self.repeats().were_there(example_hashes(columns, sides), columns[NUMBER])
+            flags[doctor.DUPLICATE] = again[None]
+        keep = np.ones(len(trains), bool)
+        for finding in filter(flags.__contains__, doctor.FINDINGS):
+            found = flags[finding].any(axis=0) & trains & keep
+            count_drops(finding, int(np.count_nonzero(found)))
+            keep &= ~found
+        return _keep(columns, keep)
+
+
+def texts_of(
+    columns: Columns, outputs: Mapping[str, seqio.Feature]
+) -> tuple[list[list[str]], list[str]]:
+    """Return the columns of clean text, one or two, and their languages."""
+    names = [name for name in TEXT_OF if name in outputs]
+    return [columns[TEXT_OF[name]] for name in names], [outputs[name].language for name in names]
+
+
+def example_hashes(columns: Columns, sides: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return a hash of every example, of its label too if it has one: uint64 [examples]."""
+    labels = [list(map(str, columns[LABEL]))] if LABEL in columns else []
+    return doctor.text_hashes([*sides, *labels])
+
+
+@dataclasses.dataclass(frozen=True)
 class Tokenise:
     """Step: replace texts by token ids; drop examples with one of more than `max_tokens`.
 
@@ -128,14 +177,16 @@ class Tokenise:
         """Return the examples that are kept; `outputs` hold vocabulary and language."""
         columns = dict(columns)
         held_out = columns.pop(HELD_OUT)
+        columns.pop(NUMBER, None)
         keep = np.ones(len(held_out), bool)
         for name, source in TEXT_OF.items():
             if name not in outputs:
                 continue
             texts = columns.pop(source)
             number = len(texts)
-            columns[name] = ids = outputs[name].vocabulary.model.encode_batch(texts)
-            language = languages.get(outputs[name].language).id
+            code = outputs[name].language
+            columns[name] = ids = outputs[name].vocabulary.model.encode_batch(texts, code)
+            language = languages.get(code).id
             sizes = (len(text.encode()) for text in texts)
             columns[f"{name}_language"] = np.full(number, language, np.int32)
             columns[f"{name}_characters"] = np.fromiter(map(len, texts), np.int32, number)
@@ -211,7 +262,8 @@ class InBatches:
         }
         spec = dict(dataset.element_spec)
         names_in = tuple(spec)
-        spec.pop(HELD_OUT, None)
+        for name in (HELD_OUT, NUMBER):
+            spec.pop(name, None)
         for name in outputs:
             del spec[TEXT_OF[name]]
             spec[name] = tf.TensorSpec([None], tf.int32)
@@ -250,6 +302,13 @@ class InBatches:
             return columns
 
         return dataset.batch(_BATCH).map(map_batch).unbatch()
+
+    def until_clean(self) -> "InBatches | None":
+        """Return the steps up to `Clean`, None where there is no such step."""
+        for place, step in enumerate(self.steps, 1):
+            if isinstance(step, Clean):
+                return dataclasses.replace(self, steps=self.steps[:place])
+        return None
 
     def run(self, columns: Columns, outputs: Mapping[str, seqio.Feature]) -> Columns:
         """Run the steps on columns whose texts are still UTF-8 bytes."""

@@ -33,10 +33,13 @@ from xlmjax.preparation.text_files import FileScan
 if TYPE_CHECKING:
     import seqio
 
+    from xlmjax.preparation.preprocessors import InBatches
+
 # Part of every fingerprint: raise it when the code that makes tokens of text changes its result.
 PREPARATION_VERSION = 1
 # By name: the tasks stand above this package, and are the only ones who know what to register.
 TASKS_MODULE = "xlmjax.tasks"
+SCANS_FILE = "scans.json"  # in data.stores
 _BATCH = 512
 _SOURCES_OF = {
     "tlm": "data.pairs and data.train.parallel",
@@ -48,7 +51,10 @@ OWN_MIXTURES = ("mlm", "clm", "ae", "tlm", "mt", "xnli")
 
 @dataclasses.dataclass(frozen=True)
 class StorePlan:
-    """What the store of one split of a task is made from; `examples` is None if unknown."""
+    """What the store of one split of a task is made from; `examples` is None if unknown.
+
+    `text_fingerprint` is that of the clean text, None where steps that are not ours make tokens.
+    """
 
     task: str
     split: str
@@ -56,6 +62,7 @@ class StorePlan:
     features: dict[str, FeatureSpec]
     labels: tuple[str, ...]
     vocabulary: str
+    text_fingerprint: str | None
     source_fingerprint: str
     examples: int | None
     scans: tuple[FileScan, ...]
@@ -73,30 +80,56 @@ class ShardJob:
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """What a name of the config stands for; `rates` is None where `data.mixing` decides."""
+    """What a name of the config stands for; `rates` is None where `data.mixing` decides.
+
+    `languages` are those that a mixture of our own was looked for in, None for other names.
+    """
 
     tasks: tuple[str, ...]
     rates: tuple[float, ...] | None
+    languages: tuple[str, ...] | None
     splits: dict[str, tuple[str, ...]]
+
+
+def named_tasks(config: ConfigDict) -> dict[str, dict[str, bool]]:
+    """Return every mixture or task that a config names, its splits, and whether each must be."""
+    names: dict[str, dict[str, bool]] = {}
+    groups = config.objectives.values()
+    for listed in (config.data.mixture, *(group.mixture for group in groups)):
+        for name in listed:
+            # Validation text comes along where there is some: it is small, and asked for later.
+            names[name] = {"train": True, "validation": False}
+    for evaluator in config.evals.values():
+        for name in evaluator.get("tasks", ()):
+            names.setdefault(name, {})[evaluator.split] = True
+    return names
 
 
 def resolve(config: dict[str, Any], names: Sequence[str]) -> dict[str, Mixture]:
     """Return the tasks behind mixture or task names; raises `ValueError` naming what is known."""
-    seqio = _register(config)
+    register(config)
+    return look_up(config, names)
+
+
+def look_up(config: dict[str, Any], names: Sequence[str]) -> dict[str, Mixture]:
+    """Do what `resolve` does where the tasks of the config are registered already."""
+    import seqio
+
     mixtures = {}
     for name in names:
+        ours = name in OWN_MIXTURES
         if name in seqio.TaskRegistry.names():
             tasks, rates = [seqio.TaskRegistry.get(name)], None
         elif name in seqio.MixtureRegistry.names():
             mixture = seqio.MixtureRegistry.get(name)
             tasks = mixture.tasks
             # Our own mixtures leave the rates to `data.mixing`; a user's mixture brings its own.
-            ours = name in OWN_MIXTURES
             rates = None if ours else tuple(mixture.get_rate(task) for task in tasks)
         else:
             raise ValueError(_unknown(name, config, seqio))
         splits = {task.name: tuple(task.source.splits) for task in tasks}
-        mixtures[name] = Mixture(tuple(task.name for task in tasks), rates, splits)
+        codes = tuple(config["data"]["languages"]) if ours else None
+        mixtures[name] = Mixture(tuple(task.name for task in tasks), rates, codes, splits)
     return mixtures
 
 
@@ -107,18 +140,24 @@ def describe(
 
     Raises `ValueError` where a file is missing, is not UTF-8, lacks a column, ...
     """
-    seqio = _register(config)
+    seqio = register(config)
+    from xlmjax.preparation import comparison
+
     if scans is not None:
         text_files.remember(text_files.load_scans(scans))
     provider = seqio.TaskRegistry.get(task)
-    specs = {name: _feature_spec(task, name, item) for name, item in _outputs(provider).items()}
+    specs = {name: _feature_spec(task, name, item) for name, item in outputs_of(provider).items()}
     for raw in _raws(provider, split):
         specs[raw] = FeatureSpec("uint8", specs[RAW_OF[raw]].language)
-    vocabularies = {item.vocabulary.model.fingerprint for item in _outputs(provider).values()}
+    vocabularies = {item.vocabulary.model.fingerprint for item in outputs_of(provider).values()}
     if len(vocabularies) != 1:
         raise ValueError(f"task {task!r}: its features have different vocabularies")
-    text, examples, used = _look_at(provider.source, split)
-    content = [PREPARATION_VERSION, text, [_stable_repr(step) for step in provider.preprocessors]]
+    text, examples, used = look_at(provider.source, split)
+    content = [PREPARATION_VERSION, text, [stable_repr(step) for step in provider.preprocessors]]
+    if split == "train" and (filtered := comparison.filter_of(provider)) is not None:
+        fingerprint, more = comparison.look_at_filter(provider, filtered.doctor)
+        content.append(fingerprint)
+        used += more
     return StorePlan(
         task=task,
         split=split,
@@ -126,6 +165,7 @@ def describe(
         features=specs,
         labels=_labels(provider),
         vocabulary=vocabularies.pop(),
+        text_fingerprint=comparison.text_fingerprint(provider, text),
         source_fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],
         examples=examples,
         scans=used,
@@ -137,7 +177,7 @@ def write_shard(job: ShardJob) -> float:
 
     Depends on nothing but the job and the files it names, so any process may run it, again too.
     """
-    seqio = _register(job.config)
+    seqio = register(job.config)
     from xlmjax.preparation import preprocessors
 
     text_files.remember(job.scans)
@@ -175,18 +215,13 @@ def example_batches(
     The work on our own sources is Python on batches, and is called directly: tf.data's handling of
     single examples would take three quarters of the time.
     """
-    from xlmjax.preparation.preprocessors import InBatches
     from xlmjax.preparation.sources import CorpusSource
 
-    outputs, raws = _outputs(task), _raws(task, split)
-    steps = task.preprocessors[:-1] if task.supports_caching else task.preprocessors
-    if (
-        isinstance(task.source, CorpusSource)
-        and len(steps) == 1
-        and isinstance(steps[0], InBatches)
-    ):
+    outputs, raws = outputs_of(task), _raws(task, split)
+    steps = own_steps(task)
+    if steps is not None and isinstance(task.source, CorpusSource):
         for texts in task.source.batches(split, shard_info):
-            columns = steps[0].run(texts, outputs)
+            columns = steps.run(texts, outputs)
             flat = {name: _flatten(columns, name) for name in outputs}
             flat |= {name: _flatten_raw([text.encode() for text in columns[name]]) for name in raws}
             yield flat, columns.get(LABEL)
@@ -199,6 +234,14 @@ def example_batches(
         flat = {name: _unwrap(batch, name, outputs[name].vocabulary.model) for name in outputs}
         flat |= {name: _flatten_raw(batch[name].numpy()) for name in raws}
         yield flat, labels
+
+
+def own_steps(task: "seqio.Task") -> "InBatches | None":
+    """Return the Python steps of a task, None where other preprocessors have a part in it."""
+    from xlmjax.preparation.preprocessors import InBatches
+
+    steps = task.preprocessors[:-1] if task.supports_caching else task.preprocessors
+    return steps[0] if len(steps) == 1 and isinstance(steps[0], InBatches) else None
 
 
 def _flatten(columns: Mapping[str, Any], name: str) -> Flat:
@@ -225,7 +268,8 @@ def _unwrap(batch: Mapping[str, Any], name: str, vocabulary: Any) -> Flat:
     return Flat(tokens, lengths, sum(map(len, texts)), sum(len(text.encode()) for text in texts))
 
 
-def _outputs(task: "seqio.Task") -> dict[str, "seqio.Feature"]:
+def outputs_of(task: "seqio.Task") -> dict[str, "seqio.Feature"]:
+    """Return the features of tokens of a task; raises `ValueError` where no store can hold it."""
     names = (features.TOKENS, features.TARGET_TOKENS)
     outputs = {name: task.output_features[name] for name in names if name in task.output_features}
     raws = set(RAW_OF) & set(task.output_features)
@@ -278,9 +322,7 @@ def _feature_spec(task: str, name: str, feature: "seqio.Feature") -> FeatureSpec
     return FeatureSpec(feature.vocabulary.model.dtype.name, feature.language)
 
 
-def _look_at(
-    source: "seqio.DataSource", split: str
-) -> tuple[Any, int | None, tuple[FileScan, ...]]:
+def look_at(source: "seqio.DataSource", split: str) -> tuple[Any, int | None, tuple[FileScan, ...]]:
     """Return what tells the text of a source from any other, its examples, and its files."""
     import seqio
 
@@ -290,8 +332,8 @@ def _look_at(
         corpus = source.corpus(split)
         return source.fingerprint(split), len(corpus), corpus.scans
     if isinstance(source, MarkedSource):
-        text, examples, scans = _look_at(source.source, split)
-        return [text, [_stable_repr(step) for step in source.before]], examples, scans
+        text, examples, scans = look_at(source.source, split)
+        return [text, [stable_repr(step) for step in source.before]], examples, scans
     if isinstance(source, seqio.TfdsDataSource):
         source.tfds_dataset.builder.download_and_prepare()
     return _fingerprint_of_other(source, split), source.num_input_examples(split), ()
@@ -304,14 +346,14 @@ def _fingerprint_of_other(source: "seqio.DataSource", split: str) -> list:
         for path in source.list_shards(split)
         if os.path.isfile(path)
     ]
-    return [type(source).__name__, _stable_repr(source), split, files]
+    return [type(source).__name__, stable_repr(source), split, files]
 
 
-def _stable_repr(thing: Any) -> str:
+def stable_repr(thing: Any) -> str:
     """Return a `repr` that is the same in every process."""
     if isinstance(thing, functools.partial):
         arguments = sorted(thing.keywords.items())
-        return f"{_stable_repr(thing.func)}{tuple(map(_stable_repr, thing.args))}{arguments}"
+        return f"{stable_repr(thing.func)}{tuple(map(stable_repr, thing.args))}{arguments}"
     if isinstance(thing, types.FunctionType):
         return f"{thing.__module__}.{thing.__qualname__}"
     return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
@@ -351,7 +393,7 @@ def _stderr_closed() -> Iterator[None]:
 _registered: list[str] = []
 
 
-def _register(config: dict[str, Any]) -> types.ModuleType:
+def register(config: dict[str, Any]) -> types.ModuleType:
     """Register the tasks of a config, once a process; returns seqio."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # text needs no accelerator

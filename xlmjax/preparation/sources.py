@@ -63,12 +63,13 @@ class CorpusSource(seqio.DataSource):
         use_cached: bool = False,
         num_epochs: int | None = 1,
     ) -> tf.data.Dataset:
-        """Return examples of UTF-8 `text`, for pairs `target_text`, and whether `held_out`."""
+        """Return examples of UTF-8 `text`, for pairs `target_text`, `held_out` and `number`."""
         dataset = tf.data.Dataset.from_generator(
             lambda: self.batches(split, shard_info),
             output_signature={
                 **{name: tf.TensorSpec([None], tf.string) for name in self._names(split)},
                 preprocessors.HELD_OUT: tf.TensorSpec([None], tf.bool),
+                preprocessors.NUMBER: tf.TensorSpec([None], tf.int64),
             },
         ).unbatch()
         return dataset.shuffle(_SHUFFLE_BUFFER, seed=seed) if shuffle else dataset
@@ -84,7 +85,9 @@ class CorpusSource(seqio.DataSource):
         shard = corpus.shard(*((shard_info.index, shard_info.num_shards) if shard_info else (0, 1)))
         names = self._names(split)
         examples = corpus.examples(shard.start, shard.stop)
-        while rows := list(itertools.islice(examples, _BATCH)):
+        for first in range(shard.start, shard.stop, _BATCH):
+            rows = list(itertools.islice(examples, _BATCH))
+            numbers = [number for number, row in enumerate(rows, first) if None not in row]
             whole = [row for row in rows if None not in row]
             preprocessors.count_drops(cleaning.UNMATCHED, len(rows) - len(whole))
             columns = zip(*whole, strict=True) if whole else ((),) * len(names)
@@ -94,6 +97,7 @@ class CorpusSource(seqio.DataSource):
                     for name, column in zip(names, columns, strict=True)
                 },
                 preprocessors.HELD_OUT: np.full(len(whole), split != "train"),
+                preprocessors.NUMBER: np.array(numbers, np.int64),
             }
 
     def _names(self, split: str) -> tuple[str, ...]:
@@ -143,3 +147,15 @@ class MarkedSource(seqio.DataSource):
             dataset = step(dataset)
         held_out = tf.constant(split != "train")
         return dataset.map(lambda example: {**example, preprocessors.HELD_OUT: held_out})
+
+    def batches(
+        self, split: str, shard_info: seqio.ShardInfo | None = None
+    ) -> Iterator[preprocessors.Columns]:
+        """Yield the examples of a shard in columns, in order."""
+        if shard_info and len(self.list_shards(split)) < shard_info.num_shards:
+            # As seqio does with a source of too few files.
+            dataset = self.get_dataset(split, shuffle=False)
+            dataset = dataset.shard(shard_info.num_shards, shard_info.index)
+        else:
+            dataset = self.get_dataset(split, shuffle=False, shard_info=shard_info)
+        yield from dataset.batch(_BATCH).as_numpy_iterator()

@@ -11,7 +11,7 @@ import numpy as np
 import sentencepiece
 from ml_collections import ConfigDict
 
-from xlmjax.data.vocabulary import SPECIAL_PIECES, Vocabulary
+from xlmjax.data.vocabulary import SPECIAL_PIECES, SentencePieceVocabulary, Vocabulary
 from xlmjax.preparation import corpora
 from xlmjax.preparation.cleaning import Cleaning
 from xlmjax.preparation.corpora import Corpus
@@ -124,7 +124,7 @@ def train(config: ConfigDict) -> tuple[Vocabulary, list[Sampled]]:
         if errors:
             raise errors[0] from None
         raise ValueError(_explain(str(error), vocab)) from error
-    return Vocabulary(model.getvalue(), data.vocabulary), sample
+    return SentencePieceVocabulary(model.getvalue(), data.vocabulary), sample
 
 
 def save(vocabulary: Vocabulary, path: str | os.PathLike[str]) -> None:

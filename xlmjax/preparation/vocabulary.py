@@ -11,12 +11,16 @@ from xlmjax.data.vocabulary import Vocabulary
 
 
 class SeqioVocabulary(seqio.Vocabulary):
-    """`data.vocabulary` for seqio; ids are those of the SentencePiece model, padding included."""
+    """`data.vocabulary` for seqio; ids are those of the file itself, padding included.
 
-    def __init__(self, path: str):
+    `language` is the code of the text's, which a BPE vocabulary tells words apart by.
+    """
+
+    def __init__(self, path: str, language: str = "en"):
         """Remember the path; a task can be registered before its vocabulary is trained."""
         super().__init__()
         self.path = path
+        self.language = language
 
     @functools.cached_property
     def model(self) -> Vocabulary:
@@ -48,7 +52,7 @@ class SeqioVocabulary(seqio.Vocabulary):
         return self.model.size
 
     def _encode(self, s: str) -> list[int]:
-        return self.model.encode(s)
+        return self.model.encode(s, self.language)
 
     def _decode(self, ids: list[int]) -> str:
         return self.model.decode(ids)
@@ -56,7 +60,8 @@ class SeqioVocabulary(seqio.Vocabulary):
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
         def encode(text: bytes | np.ndarray) -> np.ndarray:
             # Eager TensorFlow passes an array of rank 0 where a graph passes the bytes.
-            return np.array(self.model.encode(np.asarray(text, object).item().decode()), np.int32)
+            ids = self._encode(np.asarray(text, object).item().decode())
+            return np.array(ids, np.int32)
 
         ids = tf.numpy_function(encode, [s], tf.int32)
         ids.set_shape([None])

@@ -67,6 +67,7 @@ class CheckpointConfig:
     average: int = 1
     resume_from: str = ""
     init_from: str = ""
+    init_vocabulary: str = ""
     same_data: bool = True
 
     def __post_init__(self) -> None:
@@ -145,12 +146,24 @@ def plain(value: Any) -> Any:
 
 
 class Checkpoints:
-    """The checkpoints of one workdir."""
+    """The checkpoints of one workdir.
 
-    def __init__(self, workdir: epath.PathLike, config: CheckpointConfig, identity: Identity):
+    concurrent_gb: 10^9 bytes of arrays that a save copies at a time, no less than the largest of
+    them, to be written in chunks of 64 MiB; None copies them all at once, which is faster and takes
+    the memory of a second state.
+    """
+
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        config: CheckpointConfig,
+        identity: Identity,
+        concurrent_gb: int | None = None,
+    ):
         self.folder = epath.Path(workdir).absolute() / FOLDER
         self._config = config
         self._identity = identity
+        self._chunk_bytes = None if concurrent_gb is None else 2**26
         keep: list[Any] = [policies.LatestN(config.keep)]
         if config.keep_every:
             keep.append(policies.EveryNSteps(config.keep_every))
@@ -164,8 +177,13 @@ class Checkpoints:
                     keep_checkpoints_without_metrics=False,
                 )
             )
+        handlers: dict[str, Any] = {
+            STATE: ocp.StandardCheckpointHandler(save_concurrent_gb=concurrent_gb),
+            METADATA: ocp.JsonCheckpointHandler(),
+        }
         self._manager = ocp.CheckpointManager(
             self.folder,
+            item_handlers=handlers if concurrent_gb is not None else None,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy(keep),
                 best_fn=self._score if config.best_metric else None,
@@ -208,11 +226,13 @@ class Checkpoints:
                 "data": {name: plain(value) for name, value in self._identity.data.items()},
                 "checksums": checksums(state),
             }
+            tree = to_pure_dict(state)
+            how = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=self._chunk_bytes), tree)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     **{
-                        STATE: ocp.args.StandardSave(to_pure_dict(state)),
+                        STATE: ocp.args.StandardSave(tree, how),
                         METADATA: ocp.args.JsonSave(metadata),
                     }
                 ),
@@ -400,6 +420,12 @@ def read_arrays(place: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:
         raise CheckpointError(f"{place / STATE} cannot be read: {_brief(error)}") from error
     return restored
+
+
+def saved_steps(workdir: epath.PathLike) -> list[int]:
+    """Return the steps of a workdir's complete checkpoints, in order."""
+    folder = epath.Path(workdir) / FOLDER
+    return sorted(ocp.utils.checkpoint_steps(folder)) if folder.exists() else []
 
 
 def find_checkpoint(path: epath.PathLike, field: str) -> epath.Path:

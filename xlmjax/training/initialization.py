@@ -6,7 +6,7 @@ The order is fixed and the first that applies wins: the workdir's latest checkpo
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
+from xlmjax.data.vocabulary_change import VocabularyChange
 from xlmjax.training.checkpoint import (
     STATE,
     CheckpointConfig,
@@ -43,8 +44,12 @@ def initial_state(
     identity: Identity,
     spec: StateSpec,
     key: jax.Array,
+    change: VocabularyChange | None = None,
 ) -> tuple[TrainState, str]:
-    """Return the state to start from and a sentence that says where it is from."""
+    """Return the state to start from and a sentence that says where it is from.
+
+    `change` says what becomes of a checkpoint of another vocabulary in `checkpoint.init_from`.
+    """
     state = checkpoints.restore(spec)
     if state is not None:
         return state, f"going on from step {int(state.step)} of {checkpoints.folder}"
@@ -54,7 +59,7 @@ def initial_state(
         return state, f"going on from step {int(state.step)} of {place}"
     state = spec.create(key)
     if config.init_from:
-        model, report = _initialised(config.init_from, state.model, identity)
+        model, report = _initialised(config.init_from, state.model, identity, change)
         return dataclasses.replace(state, model=model), report
     return state, "fresh parameters"
 
@@ -62,7 +67,9 @@ def initial_state(
 HALVES = ("encoder", "decoder")
 
 
-def _initialised(init_from: str, model: Any, identity: Identity) -> tuple[Any, str]:
+def _initialised(
+    init_from: str, model: Any, identity: Identity, change: VocabularyChange | None
+) -> tuple[Any, str]:
     """Return a fresh model with the parameters of `checkpoint.init_from`, and what became of them.
 
     The halves of an encoder-decoder each take theirs from a checkpoint of their own or from the
@@ -77,7 +84,7 @@ def _initialised(init_from: str, model: Any, identity: Identity) -> tuple[Any, s
         )
     if not halves or (len(places) == 1 and _has_decoder(init_from)):
         place = find_checkpoint(init_from, "checkpoint.init_from")
-        model, report = load_parameters(place, model, identity)
+        model, report = load_parameters(place, model, identity, change=change)
         return model, f"parameters from {place}: {report}"
     lines, values = [], named_leaves(model)
     for half, source in zip(halves, places * (len(halves) // len(places)), strict=True):
@@ -86,7 +93,7 @@ def _initialised(init_from: str, model: Any, identity: Identity) -> tuple[Any, s
             continue
         place = find_checkpoint(source, "checkpoint.init_from")
         renames = ((f"{half}/(.*)", r"\1"),)
-        loaded, report = load_parameters(place, getattr(model, half), identity, renames)
+        loaded, report = load_parameters(place, getattr(model, half), identity, renames, change)
         values |= {f"{half}/{name}": leaf for name, leaf in named_leaves(loaded).items()}
         other = tuple(f"{name}/" for name in halves if name != half)
         skipped = tuple(name for name in report.skipped if not name.startswith(other))
@@ -108,6 +115,7 @@ class Report:
     renamed: tuple[tuple[str, str], ...]  # (there, here)
     fresh: tuple[str, ...]  # in the model, not in the checkpoint
     skipped: tuple[str, ...]  # in the checkpoint, not in the model or of another shape
+    vocabulary: str = ""  # what became of the pieces of another one
 
     def __str__(self) -> str:
         """Return one line, with the names of all that was not simply loaded."""
@@ -118,6 +126,7 @@ class Report:
         for name, values in (("fresh", self.fresh), ("skipped", self.skipped)):
             if values:
                 parts.append(f"{len(values)} {name} ({', '.join(values)})")
+        parts += filter(None, (self.vocabulary,))
         return ", ".join(parts)
 
 
@@ -126,26 +135,38 @@ def load_parameters(
     model: Any,
     identity: Identity,
     renames: Sequence[tuple[str, str]] = (),
+    change: VocabularyChange | None = None,
 ) -> tuple[Any, Report]:
     """Return the model with the parameters that a checkpoint has for it, and a report.
 
     Parameters match by name, after the first of `renames` (regex, replacement) that matches the
-    whole name in the checkpoint, and by shape. Rows of the language table match by language. Raises
-    ValueError if the vocabularies differ, or if nothing matches.
+    whole name in the checkpoint, and by shape. Rows of the language table match by language, those
+    of the vocabulary by `change` where it is another. Raises ValueError if the vocabularies differ
+    without a `change`, or from what it says, or if nothing matches.
     """
     metadata = read_metadata(place)
-    if metadata["vocabulary"] != identity.vocabulary:
+    if metadata["vocabulary"] == identity.vocabulary:
+        change = None
+    elif change is None:
         raise ValueError(
             f"checkpoint.init_from: {place} is of vocabulary {metadata['vocabulary']}, the run of "
-            f"{identity.vocabulary}: set data.vocabulary to that model's file"
+            f"{identity.vocabulary}: set data.vocabulary to that model's file, or name it in "
+            "checkpoint.init_vocabulary to move to the new one"
         )
+    elif metadata["vocabulary"] != change.before.fingerprint:
+        raise ValueError(
+            f"checkpoint.init_from: {place} is of vocabulary {metadata['vocabulary']}, and "
+            f"checkpoint.init_vocabulary={change.before.path} is {change.before.fingerprint}: name "
+            "the file that the checkpoint was trained with"
+        )
+    free = {"languages"} if change is None else {"languages", "vocab"}
     there = named_leaves(_stored_parameters(place))
     here, axes = named_leaves(model), parameter_axes(model)
     names = {old: _rename(old, renames) for old in there}
     wanted = {
         old: new
         for old, new in names.items()
-        if new in here and _fits(there[old].shape, here[new].shape, axes[new])
+        if new in here and _fits(there[old].shape, here[new].shape, axes[new], free)
     }
     if not wanted:
         raise ValueError(
@@ -156,7 +177,7 @@ def load_parameters(
         f"model/{old}": jax.ShapeDtypeStruct(
             there[old].shape,
             there[old].dtype,
-            sharding=_whole(here[new]) if "languages" in axes[new] else here[new].sharding,
+            sharding=_whole(here[new]) if free & {*axes[new]} else here[new].sharding,
         )
         for old, new in wanted.items()
     }
@@ -167,11 +188,14 @@ def load_parameters(
         if "languages" in axes[new]:
             rows = _language_rows(metadata["model"]["language_ids"], identity.model["language_ids"])
             values[new] = _take_rows(arrays[old], here[new], rows)
+        if change is not None and "vocab" in axes[new]:
+            values[new] = _mean_rows(arrays[old], here[new], *change.gathered)
     report = Report(
         loaded=tuple(new for old, new in wanted.items() if old == new),
         renamed=tuple((old, new) for old, new in wanted.items() if old != new),
         fresh=tuple(sorted(set(here) - set(wanted.values()))),
         skipped=tuple(sorted(set(there) - set(wanted))),
+        vocabulary="" if change is None else str(change),
     )
     return from_pure_dict(model, nest(values)), report
 
@@ -192,10 +216,12 @@ def _rename(name: str, renames: Sequence[tuple[str, str]]) -> str:
     return name
 
 
-def _fits(there: Sequence[int], here: Sequence[int], axes: Sequence[str]) -> bool:
-    """Return whether shapes agree in all but the number of languages."""
+def _fits(
+    there: Sequence[int], here: Sequence[int], axes: Sequence[str], free: Collection[str]
+) -> bool:
+    """Return whether shapes agree in all but some axes."""
     return len(there) == len(here) and all(
-        a == b or axis == "languages" for a, b, axis in zip(there, here, axes, strict=True)
+        a == b or axis in free for a, b, axis in zip(there, here, axes, strict=True)
     )
 
 
@@ -213,3 +239,20 @@ def _take_rows(table: jax.Array, fresh: jax.Array, rows: np.ndarray) -> jax.Arra
         return jnp.where((rows >= 0)[:, None], table[rows], fresh)
 
     return jax.jit(take, out_shardings=fresh.sharding)(table, fresh)
+
+
+def _mean_rows(
+    table: jax.Array, fresh: jax.Array, pieces: np.ndarray, owners: np.ndarray
+) -> jax.Array:
+    """Return rows (axis 0) that are means of rows of `table`; fresh ones where nothing is theirs.
+
+    Row owners[i] of the result takes row pieces[i] of `table`; `owners` are in order.
+    """
+    counts = np.bincount(owners, minlength=len(fresh))
+    over = np.maximum(counts, 1).astype(np.float32).reshape(-1, *[1] * (fresh.ndim - 1))
+
+    def mean(table: jax.Array, fresh: jax.Array) -> jax.Array:
+        sums = jax.ops.segment_sum(table[pieces], owners, len(counts), indices_are_sorted=True)
+        return jnp.where(counts.reshape(over.shape) > 0, sums / over, fresh)
+
+    return jax.jit(mean, out_shardings=fresh.sharding)(table, fresh)

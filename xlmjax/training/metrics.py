@@ -33,8 +33,9 @@ class Window:
     """Metrics of the steps since the last line of the log.
 
     `train/loss` and its kin are the cross entropy per target over the window, per task and per
-    language. With several groups these stand under `train/<group>/`, and `train/loss` is the
-    weighted total that is optimised, averaged over the steps.
+    language, `train/<task>/targets` and `train/<language>/targets` how many targets it had. With
+    several groups these stand under `train/<group>/`, and `train/loss` is the weighted total that
+    is optimised, averaged over the steps.
     """
 
     def __init__(self, tasks: Mapping[str, Sequence[str]], throughput: Throughput):
@@ -70,7 +71,12 @@ class Window:
             for name, (value, weight) in named.items():
                 totals[name] = totals.get(name, 0.0) + np.array((value, weight), np.float64)
 
-    def close(self, seconds: float, goodput: float) -> dict[str, float]:
+    @property
+    def timed_steps(self) -> int:
+        """Steps of the window that count in the rates."""
+        return self._steps
+
+    def close(self, seconds: float) -> dict[str, float]:
         """Return name -> value of the window, which lasted so many seconds, and begin a new one."""
         values: dict[str, float] = {}
         several = len(self._tasks) > 1
@@ -78,10 +84,10 @@ class Window:
             values["train/loss"] = float(np.mean(self._losses))
         for group, totals in self._totals.items():
             prefix = f"train/{group}" if several else "train"
-            named = naming.means(totals, self._tasks[group])
+            tasks = self._tasks[group]
+            named = naming.means(totals, tasks) | naming.target_counts(totals, tasks)
             values |= {f"{prefix}/{name}": value for name, value in named.items()}
         values |= self._rates(seconds)
-        values["perf/goodput"] = goodput
         values["optim/learning_rate"] = self._learning_rate
         if self._norms:
             values["optim/grad_norm"] = float(np.mean(self._norms))

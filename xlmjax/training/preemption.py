@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+PREEMPTED = 143  # what a process that SIGTERM ends returns
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/"
 # Key of the metadata server -> the value that announces the end of this machine.
 NOTICES = {"maintenance-event": "TERMINATE_ON_HOST_MAINTENANCE", "preempted": "TRUE"}
@@ -21,23 +22,26 @@ log = logging.getLogger(__name__)
 
 
 class PreemptionWatch:
-    """Says when to save and stop: after SIGTERM, or a maintenance notice of Google Cloud.
+    """Says when to save and stop: after SIGTERM, Ctrl-C, or a maintenance notice of Google Cloud.
 
     A notice is turned into SIGTERM to this process, so there is one way in. With several processes
     JAX's preemption service passes the signal of any one on to all, and names one step at which
-    all of them stop; a second SIGTERM ends the process at once.
+    all of them stop. Ctrl-C is listened to in runs of one process only, and ends them at once as
+    long as there is no new step to save; a process that shells start deaf to it stays so. A second
+    signal of a kind ends the process at once.
     """
 
     def __init__(self, metadata: str | None = None, poll_seconds: float = 5.0):
         """`metadata` is the server to ask; by default Google's, where this machine has one."""
         self._signalled = threading.Event()
         self._closed = threading.Event()
-        self._previous: Any = None
-        self._owns_signal = (
-            jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
-        )
-        if self._owns_signal:
-            self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+        self._new_step = False
+        self.interrupted = False  # by Ctrl-C, which the caller passes on once it has saved
+        self._previous: dict[signal.Signals, Any] = {}
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+            self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._on_sigterm)
+            if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+                self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._on_sigint)
         metadata = metadata or (METADATA if _on_google_cloud() else None)
         if metadata:
             threading.Thread(
@@ -46,19 +50,29 @@ class PreemptionWatch:
 
     def reached(self, step: int) -> bool:
         """Return whether the run must save at this step and end; call it once a step."""
+        self._new_step = True
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._signalled.is_set()
 
     def close(self) -> None:
-        """Give the signal back and stop asking."""
+        """Give the signals back and stop asking."""
         self._closed.set()
-        if self._owns_signal:
-            signal.signal(signal.SIGTERM, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         self._signalled.set()
         signal.signal(number, signal.SIG_DFL)
+
+    def _on_sigint(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.default_int_handler)
+        if not self._new_step:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        self._signalled.set()
+        # Not by sys.stderr, which may be in the middle of a line of its own.
+        os.write(2, b"\ninterrupted: the step is finished and saved; Ctrl-C again ends at once\n")
 
     def _poll(self, metadata: str, seconds: float) -> None:
         while not self._closed.wait(seconds):

@@ -56,6 +56,12 @@ class Progress:
         if "perf/steps_per_second" in values:
             left = (self._num_steps - step) / values["perf/steps_per_second"]
             parts.append(f"ETA {_duration(left)}")
+        if "perf/slowest_process" in values:
+            parts.append(
+                f"slowest host {values['perf/slowest_process']:.0f}: "
+                f"{values['perf/host_seconds_slowest']:.3f} s a step, "
+                f"median {values['perf/host_seconds_median']:.3f}"
+            )
         text = ", ".join(parts)
         if self._bar is not None:
             self._bar.set_postfix_str(text)

@@ -7,7 +7,7 @@ how the batch is split into microbatches or over devices.
 import dataclasses
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from xlmjax.data.features import SEGMENTS
-from xlmjax.objectives.base import LossOutput
+from xlmjax.objectives.base import LossOutput, Objective
 from xlmjax.ops.cross_entropy import SumWeight
 from xlmjax.ops.schedules import Schedule
 from xlmjax.parallel.partition import constrain, replicated, use_rules
@@ -27,13 +27,6 @@ from xlmjax.training.state import StateSpec, TrainState
 Batch = Mapping[str, Array]  # features of data/features.py: [rows, length] or [rows]
 
 log = logging.getLogger(__name__)
-
-
-class Objective(Protocol):
-    """What `xlmjax.objectives` registers."""
-
-    def loss(self, model: Any, batch: Any, key: Key[Array, ""], step: Any) -> LossOutput:
-        """Return the loss of a clean batch as (sum, weight)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,507 @@
+"""Fitting: formulas by hand, what the compiler says, what is kept of it, and the search."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from xlmjax import cli
+from xlmjax.commands import fit
+from xlmjax.configs import base
+from xlmjax.configuration import load_config
+from xlmjax.dry_run import dry_run
+from xlmjax.models.config import ModelConfig
+from xlmjax.planning import interconnect, search
+from xlmjax.planning.compiled import instructions, product_flops
+from xlmjax.planning.fit import Programs, key_of, report, roofline_of, state_bytes
+from xlmjax.planning.hardware import Network, find_accelerator
+from xlmjax.planning.program import Exchange, Program, compile_program, read_program, refused
+from xlmjax.planning.roofline import Roofline, bytes_sent, forecast
+from xlmjax.planning.topology import tpu_devices
+from xlmjax.planning.traffic import memory_traffic
+
+GIB = 2**30
+V5E = find_accelerator(types.SimpleNamespace(device_kind="TPU v5 lite"))
+
+
+def small(**flat):
+    """Return a config of distinct small sizes; `flat` has dots as double underscores."""
+    config = base.get_config()
+    fields = {
+        "model.embed_dim": 128,
+        "model.num_layers": 3,
+        "model.num_heads": 2,
+        "model.mlp_dim": 256,
+        "model.max_positions": 128,
+        "vocab.size": 1024,
+        "data.vocabulary": "no such file",
+        "train.rows": 16,
+        "train.length": 128,
+    }
+    given = {name.replace("__", "."): value for name, value in flat.items()}
+    config.update_from_flattened_dict(fields | given)
+    return config
+
+
+def described(config, devices=None):
+    """Return the dry run of a config and what a report says besides the program."""
+    run = dry_run(config, devices)
+    facts = {
+        "plan": {},
+        "mesh": run.experiment.mesh,
+        "state": run.experiment.spec.abstract,
+        "tokens": run.tokens,
+        "num_steps": run.experiment.train.num_steps,
+        "model_flops": run.model_flops,
+        "accelerator": find_accelerator(run.experiment.mesh.devices.flat[0]),
+    }
+    return run, facts
+
+
+# Formulas
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [
+        ("all-gather", 600),
+        ("reduce-scatter", 600),
+        ("all-reduce", 1200),
+        ("all-to-all", 800),
+        ("collective-permute", 800),
+    ],
+)
+def test_bytes_that_a_device_sends_in_a_ring_of_four(kind, sent):
+    assert bytes_sent(kind, 800, 4) == sent
+    assert bytes_sent(kind, 800, 1) == 0
+
+
+def test_the_slowest_resource_bounds_the_step():
+    times = Roofline({"compute": 0.2, "memory": 0.5, "ici": 0.1})
+    assert times.step == 0.5
+    assert times.binding == "memory"
+    assert times.serial == pytest.approx(0.8)
+
+
+def test_a_step_time_gives_rates_and_costs():
+    found = forecast(
+        0.5,
+        tokens=1000,
+        model_flops=1e12,
+        peak_flops=1e12,
+        num_devices=8,
+        num_chips=4,
+        num_steps=172_800,
+    )
+    assert found.tokens_per_second == 2000
+    assert found.mfu == pytest.approx(0.25)
+    assert found.days == 1
+    assert found.chip_hours == 96
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    coords: tuple[int, ...]
+    slice_index: int = 0
+
+
+def chips(*sizes, slice_index=0):
+    places = np.indices(sizes).reshape(len(sizes), -1).T
+    return [Chip((*place.tolist(), 0)[:3], slice_index) for place in places]
+
+
+@pytest.mark.parametrize(
+    ("of", "group", "torus_axes", "links"),
+    [
+        (chips(4, 4), chips(1, 4), 2, 1),  # a line of v5e
+        (chips(4, 4), chips(4, 4), 2, 2),  # two lines
+        (chips(16, 16), chips(1, 16), 2, 2),  # a ring
+        (chips(16, 16), chips(1, 8), 2, 1),  # half a ring
+        (chips(16, 16), chips(16, 16), 2, 4),
+        (chips(4, 4, 8), chips(4, 1, 8), 3, 4),  # v5p has rings from 4 on
+        (chips(2, 2, 1), chips(2, 1, 1), 3, 1),
+    ],
+)
+def test_links_of_a_group(of, group, torus_axes, links):
+    network = Network(torus_axes, 4.0 * torus_axes, None, "here")
+    assert network.link == 1
+    assert interconnect.bandwidth(group, of, network) == links
+
+
+def test_v5e_has_four_links_of_50_gigabytes():
+    assert V5E.network.link == 50e9
+    assert V5E.network.dcn * 8 == 25e9  # two cards of 100 Gbit/s, 8 chips a host
+
+
+def test_roofline_of_a_program_by_hand():
+    """Four of 16 chips in a line; two slices."""
+    one, two = chips(4, 4), chips(4, 4, slice_index=1)
+    grid = np.array(one + two, dtype=object).reshape(2, 4, 4, 1)
+    mesh = types.SimpleNamespace(
+        devices=grid,
+        axis_names=("replica", "data", "fsdp", "tensor"),
+        shape={"replica": 2, "data": 4, "fsdp": 4, "tensor": 1},
+    )
+    program = Program(
+        memory=None,
+        flops=197 * 10**10,
+        traffic=819 * 10**6,
+        exchanges=(
+            Exchange("all-gather", ("fsdp",), 3, 4 * 10**9),
+            Exchange("all-reduce", ("replica",), 1, 25 * 10**8),
+        ),
+    )
+    times = roofline_of(program, mesh, V5E).seconds
+    assert times == pytest.approx(
+        {"compute": 0.01, "memory": 0.001, "ici": 3e9 / 50e9, "dcn": 2.5e9 / 3.125e9}
+    )
+
+
+# Reading programs
+
+PRODUCTS = """
+ENTRY %main (x: bf16[2,9,4,3]) -> f32[2,4,9,7] {
+  %x = bf16[2,9,4,3]{3,2,1,0} parameter(0)
+  %y = bf16[2,7,4,3]{3,2,1,0} parameter(1)
+  %w = bf16[3,4,5]{2,1,0} parameter(2)
+  %flat = bf16[2,9,3,1]{3,2,1,0} parameter(3)
+  %scores = f32[2,4,9,7]{3,2,1,0} convolution(%x, %y), window={size=2x4 stride=1x3 lhs_dilate=2x4}, dim_labels=0b1f_0o1i->01bf
+  %heads = bf16[2,9,4,5]{3,2,1,0} convolution(%flat, %w), window={size=1x4 pad=0_0x3_3 rhs_reversal=0x1}, dim_labels=0bf1_i1o0->0b1f
+  ROOT %dot = f32[2,4,9,7]{3,2,1,0} dot(%x, %y), lhs_batch_dims={0,2}, lhs_contracting_dims={3}, rhs_batch_dims={0,2}, rhs_contracting_dims={3}
+}
+"""  # noqa: E501
+
+
+def test_batched_products_count_what_meets():
+    found = {
+        x.name: product_flops(x)
+        for x in instructions(PRODUCTS.replace("3,4,5]", "3,4,5,1]"))
+        if x.opcode != "parameter"
+    }
+    assert found["dot"] == found["scores"] == 2 * 2 * 4 * 9 * 7 * 3
+    assert found["heads"] == 2 * (2 * 9) * 3 * (4 * 5)
+
+
+TRAFFIC = """
+%layer (p.0: f32[6,8,16], p.1: f32[8,16]) -> f32[8,16] {
+  %p.0 = f32[6,8,16]{2,1,0} parameter(0)
+  %p.1 = f32[8,16]{1,0} parameter(1)
+  %zero = s32[] constant(0)
+  %slice = f32[1,8,16]{2,1,0} dynamic-slice(%p.0, %zero, %zero, %zero), dynamic_slice_sizes={1,8,16}
+  %flat = f32[8,16]{1,0} bitcast(%slice)
+  ROOT %sum = f32[8,16]{1,0} add(%flat, %p.1)
+}
+
+%body (state: (s32[], f32[6,8,16], f32[8,16])) -> (s32[], f32[6,8,16], f32[8,16]) {
+  %state = (s32[], f32[6,8,16]{2,1,0}, f32[8,16]{1,0}) parameter(0)
+  %w = f32[6,8,16]{2,1,0} get-tuple-element(%state), index=1
+  %x = f32[8,16]{1,0:T(8,128)S(1)} get-tuple-element(%state), index=2
+  %y = f32[8,16]{1,0} fusion(%w, %x), kind=kLoop, calls=%layer
+  ROOT %next = (s32[], f32[6,8,16]{2,1,0}, f32[8,16]{1,0}) tuple(%state, %w, %y)
+}
+
+%condition (state.1: (s32[], f32[6,8,16], f32[8,16])) -> pred[] {
+  %state.1 = (s32[], f32[6,8,16]{2,1,0}, f32[8,16]{1,0}) parameter(0)
+  ROOT %constant.9 = s32[] constant(6)
+}
+
+ENTRY %main (a: f32[6,8,16], b: f32[8,16]) -> f32[8,16] {
+  %a = f32[6,8,16]{2,1,0} parameter(0)
+  %b = f32[8,16]{1,0} parameter(1)
+  %t = (s32[], f32[6,8,16]{2,1,0}, f32[8,16]{1,0}) tuple(%a, %b)
+  %loop = (s32[], f32[6,8,16]{2,1,0}, f32[8,16]{1,0}) while(%t), condition=%condition, body=%body
+  ROOT %out = f32[8,16]{1,0} get-tuple-element(%loop), index=2
+}
+"""
+
+
+def test_a_loop_reads_the_slice_of_each_turn():
+    """Not the whole stack each time, and nothing from VMEM."""
+    assert memory_traffic(TRAFFIC) == 6 * (512 + 512)
+    assert memory_traffic(TRAFFIC.replace(":T(8,128)S(1)", "")) == 6 * (512 + 512 + 512)
+
+
+def test_a_copy_into_vmem_reads_the_part_it_takes():
+    text = """
+ENTRY %main (a: f32[64,128]) -> f32[16,128] {
+  %a = f32[64,128]{1,0:T(8,128)} parameter(0)
+  %part = (f32[64,128]{1,0:T(8,128)}, f32[16,128]{1,0:T(8,128)S(1)}, s32[]{:T(128)S(2)}) slice-start(%a), slice={[0:16], [0:128]}
+  ROOT %done = f32[16,128]{1,0:T(8,128)S(1)} slice-done(%part)
+}
+"""  # noqa: E501
+    assert memory_traffic(text) == 16 * 128 * 4
+
+
+def test_a_refusal_names_its_bytes():
+    found = refused(
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+        "temporaries (18.45G) exceeds available HBM (15.75G)."
+    )
+    assert not found.fits
+    assert (found.required, found.available) == (18.45 * GIB, 15.75 * GIB)
+
+
+# The step of a config, without data
+
+
+def test_without_a_vocabulary_its_size_is_assumed_and_said():
+    run = dry_run(small())
+    assert run.experiment.model.vocab_size == 1024
+    assert "vocab.size=1,024" in run.assumptions[0]
+    assert run.tokens == 16 * 128
+
+
+def test_state_bytes_are_those_of_the_shards_of_a_device():
+    run = dry_run(small(mesh__fsdp=4, mesh__tensor=2, mesh__data=1))
+    with jax.set_mesh(run.experiment.mesh):
+        state = run.experiment.spec.create(jax.random.key(0))
+
+    def held(tree):
+        shards = [x.addressable_shards for x in jax.tree.leaves(tree)]
+        first = jax.devices()[0]
+        return sum(s.data.nbytes for leaf in shards for s in leaf if s.device == first)
+
+    found = state_bytes(run.experiment.spec.abstract)
+    assert found.parameters == found.gradient == held(state.model)
+    assert found.optimizer == held(state.opt_state)
+
+
+@pytest.mark.slow
+def test_program_and_model_agree_on_the_work_of_a_step(capsys, tmp_path):
+    """Products of the compiled program, loops counted, against `flops_per_token`."""
+    config = [f"--config.{k}={v}" for k, v in {"model.embed_dim": 64, "model.num_heads": 4}.items()]
+    config += ["--config.vocab.size=512", "--config.train.length=48", "--config.mesh.fsdp=2"]
+    config += ["--config.model.num_layers=3", "--config.data.vocabulary=none"]
+    command = ["fit", "--config=base", "--topology=cpu:8", "--json", f"--cache={tmp_path}", *config]
+    assert cli.main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["program"]["flops"] * 8 == pytest.approx(found["model_flops"], rel=0.05)
+    assert found["fits"]
+    assert found["roofline"] is None  # nobody knows the peak of a CPU
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_two_slices_give_the_loss_of_one():
+    def first_loss(**mesh):
+        run = dry_run(small(**mesh))
+        with jax.set_mesh(run.experiment.mesh):
+            state = run.experiment.spec.create(jax.random.key(0))
+            return float(run.train_step(state, 0, run.random_batches())[1].loss)
+
+    one = first_loss(model__dtype="float32", mesh__data=4, mesh__fsdp=2)
+    two = first_loss(model__dtype="float32", mesh__replica=2, mesh__data=2, mesh__fsdp=2)
+    assert two == pytest.approx(one, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "millions"), [("base", 278), ("large", 559), ("xl", 3474), ("xxl", 10_693)]
+)
+def test_sizes_of_xlm_r(size, millions):
+    run = dry_run(load_config(f"xlmr:size={size}"))
+    assert round(run.experiment.model.num_parameters() / 1e6) == millions
+    assert run.tokens == 8192 * 512
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--topology=v9:2x2"], r"topology 'v9:2x2' is unknown"),
+        (["--topology=cpu:8", "--config.train.rows=12"], "train.rows=12 is not divisible"),
+        (["--topology=cpu:8", "--search"], "needs the figures of the device"),
+        (["--topology=cpu:8", "--best=0"], "--best=0"),
+    ],
+)
+def test_what_is_wrong_is_named(arguments, message, capsys):
+    assert cli.main(["fit", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_the_compiler_the_remedy_is_named(monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "libtpu" else find(name)
+    )
+    assert cli.main(["fit", "--topology=v5e:4x4"]) == 2
+    assert "uv sync --group tpu" in capsys.readouterr().err
+
+
+# What is kept
+
+
+def test_an_answer_is_asked_for_once(tmp_path):
+    answers = []
+
+    def ask():
+        answers.append(
+            Program(None, "too large", 2.0, 1.0, exchanges=(Exchange("x", ("a",), 1, 2),))
+        )
+        return answers[-1]
+
+    programs = Programs(tmp_path)
+    first = programs.get({"topology": "v5e:4x4"}, ask)
+    assert programs.get({"topology": "v5e:4x4"}, ask) == first
+    assert len(answers) == 1
+    programs.get({"topology": "v5e:2x2"}, ask)
+    assert len(answers) == 2
+
+
+def test_an_answer_of_other_versions_does_not_count(monkeypatch):
+    before = key_of({})
+    monkeypatch.setattr("xlmjax.planning.fit._version", lambda name: "other")
+    assert key_of({}) != before
+
+
+# The search
+
+WORK = search.Work(
+    ModelConfig(1024, (0,), 2, embed_dim=128, num_layers=4, num_heads=4, max_positions=128),
+    rows=64,
+    length=128,
+    model_flops=None,
+    optimizer="adamw",
+)
+
+
+def test_plans_divide_what_they_split():
+    found = list(search.plans(WORK, 16, slices=2))
+    assert len(found) == len(set(found)) > 20
+    for plan in found:
+        assert plan.replica == 2
+        assert plan.replica * plan.data * plan.fsdp * plan.tensor == 16
+        assert 64 % (plan.replica * plan.data * plan.fsdp * plan.microbatches) == 0
+        assert plan.tensor <= 4  # heads
+
+
+def test_estimates_know_what_saves_memory_and_what_it_costs():
+    plain = search.Plan(1, 4, 4, 1, "none", 1)
+
+    def of(**changes):
+        return search.estimate(dataclasses.replace(plain, **changes), WORK, V5E)
+
+    assert of(remat="full").bytes < of(remat="dots").bytes < of().bytes
+    assert of(remat="full").seconds > of().seconds
+    assert of(microbatches=2).bytes < of().bytes
+    assert of(microbatches=2).seconds > of().seconds
+    assert of(fsdp=16, data=1).bytes < of().bytes
+
+
+def test_the_search_learns_from_refusals_and_ends_with_what_was_wanted():
+    choices = [search.Plan(1, 1, 16, 1, "none", 2**n) for n in range(6)]
+    estimates = [search.Estimate(bytes=100 / 2**n, seconds=1 + n) for n in range(6)]
+    judged = []
+
+    def judge(plan):  # the compiler takes ten times the estimate: 30 at most are there
+        judged.append(plan.microbatches)
+        needed = 10 * 100 / plan.microbatches
+        memory = None if needed > 100 else object()
+        return types.SimpleNamespace(
+            program=types.SimpleNamespace(fits=memory is not None, required=needed), forecast=None
+        )
+
+    found = search.search(choices, estimates, 100, judge, wanted=2)
+    assert judged == [1, 16, 32]  # 2, 4 and 8 are passed over
+    assert [x.program.fits for x in found] == [True, True, False]
+
+
+def crash(config, topology):
+    """Stand in for a compiler that fails on its own account."""
+    os._exit(11)
+
+
+def test_a_crash_of_the_compiler_ends_its_own_process_alone(monkeypatch):
+    monkeypatch.setattr(fit, "compile_here", crash)
+    with pytest.raises(fit.CompilerCrashError, match=r"change model\.remat"):
+        fit.compile_apart(small(), "v5e:2x2")
+
+
+def test_the_search_goes_on_behind_a_crash():
+    choices = [search.Plan(1, 1, 16, 1, "none", n) for n in (1, 2)]
+    estimates = [search.Estimate(50, 1), search.Estimate(50, 2)]
+    fitting = types.SimpleNamespace(fits=True, required=None)
+    report = types.SimpleNamespace(program=fitting, forecast=None)
+    found = search.search(
+        choices, estimates, 100, lambda plan: report if plan.microbatches == 2 else None
+    )
+    assert found == [report]
+
+
+def test_where_nothing_is_expected_to_fit_the_smallest_is_judged():
+    choices = [search.Plan(1, 1, 16, 1, "none", n) for n in (1, 2)]
+    estimates = [search.Estimate(300, 1), search.Estimate(200, 2)]
+    refusal = types.SimpleNamespace(fits=False, required=200)
+    judged = []
+
+    def judge(plan):
+        judged.append(plan)
+        return types.SimpleNamespace(program=refusal, forecast=None)
+
+    search.search(choices, estimates, 100, judge)
+    assert judged == [choices[1]]
+
+
+# With the compiler of TPUs
+
+
+@pytest.mark.tpu
+@pytest.mark.timeout(1800)
+class TestTpu:
+    """Each compiles once; sizes are small because compiling is slow."""
+
+    @pytest.fixture(autouse=True)
+    def compiler(self):
+        pytest.importorskip("libtpu")
+
+    def test_between_slices_gradients_and_scalars_are_summed_and_nothing_else(self):
+        config = small(mesh__replica=2, mesh__fsdp=2, model__num_layers=2)
+        run, facts = described(config, tpu_devices("2*v5e:2x2"))
+        with jax.set_mesh(run.experiment.mesh):
+            executable = run.lower().compile()
+        program = read_program(executable, run.experiment.mesh)
+        said = executable.memory_analysis()
+        assert program.memory.temporary == said.temp_size_in_bytes
+        assert program.memory.arguments == said.argument_size_in_bytes
+        across = [x for x in program.exchanges if "replica" in x.axes]
+        assert {(x.kind, x.axes) for x in across} == {("all-reduce", ("replica",))}
+        found = report(program, **facts)
+        # A device reduces its part of the gradient, of which `data` has two, in bfloat16 or
+        # float32, and some metrics.
+        assert sum(x.bytes for x in across) < 1.2 * found.state.gradient
+        assert found.num_chips == 8
+        assert found.roofline.seconds["dcn"] > 0
+        assert 0 < found.headroom < 15.75 * GIB
+
+    def test_what_does_not_fit_is_told_in_the_numbers_of_the_compiler(self):
+        config = small(train__rows=65_536, model__num_layers=12)
+        run, facts = described(config, tpu_devices("v5e:2x2"))
+        program = compile_program(run.lower(), run.experiment.mesh)
+        assert program.available == pytest.approx(15.75 * GIB)
+        assert program.required > program.available
+        found = report(program, **facts)
+        assert found.headroom == program.available - program.required
+        assert found.forecast is None
+
+    def test_the_search_finds_a_plan_where_the_default_does_not_fit(self, capsys, tmp_path):
+        sizes = {"model.embed_dim": 128, "model.num_heads": 2, "model.num_layers": 12}
+        sizes |= {"vocab.size": 1024, "train.rows": 65_536, "train.length": 128}
+        fields = [f"--config.{name}={value}" for name, value in sizes.items()]
+        command = ["fit", "--config=base", "--topology=v5e:2x2", "--json", *fields]
+        command += ["--config.model.dropout=0.0", "--config.model.attention_dropout=0.0"]
+        command += ["--config.data.vocabulary=none", f"--cache={tmp_path}", "--search", "--best=1"]
+        assert cli.main(command) == 0
+        best, *others = map(json.loads, capsys.readouterr().out.splitlines())
+        assert best["fits"]
+        assert best["headroom"] > 0
+        assert best["forecast"]["mfu"] > 0
+        assert not any(found["fits"] for found in others)
+        answers = sorted(path.stat().st_mtime_ns for path in tmp_path.iterdir())
+        assert cli.main(command) == 0  # from what was said before
+        assert sorted(path.stat().st_mtime_ns for path in tmp_path.iterdir()) == answers

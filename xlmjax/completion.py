@@ -1,0 +1,46 @@
+"""Completion of the command line by the shell's TAB: commands, options, configs and their fields.
+
+    eval "$(register-python-argcomplete xlmjax)"
+
+makes bash or zsh ask `xlmjax` itself, through argcomplete, what could stand at the cursor.
+"""
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Mapping
+
+import argcomplete
+
+from xlmjax.configuration import ConfigError, leaves, load_config
+
+
+def complete(
+    commands: Mapping[str, str], parser_of: Callable[[str], argparse.ArgumentParser]
+) -> None:
+    """Answer the shell that set `_ARGCOMPLETE`, and end the process.
+
+    `commands` are names with their lines of help.
+    """
+    line = os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])]
+    words = line.split()
+    parser = argparse.ArgumentParser(prog="xlmjax")
+    choices = parser.add_subparsers()
+    for name, summary in commands.items():
+        options = [_of_command(parser_of(name), line)] if name in words[1:2] else []
+        choices.add_parser(name, help=summary, parents=options, add_help=not options)
+    argcomplete.autocomplete(parser)
+
+
+def _of_command(parser: argparse.ArgumentParser, line: str) -> argparse.ArgumentParser:
+    """Add the fields of the config that the line names, once it has begun to name one of them."""
+    if line.split(" ")[-1].startswith("--config."):
+        named = re.search(r"--config[= ](\S+)", line)
+        try:
+            config = load_config(named[1] if named else parser.get_default("config"))
+        except ConfigError:
+            config = load_config("base")
+        for field, value in leaves(config.to_dict(), "--config.").items():
+            help_text = f"{value!r}".replace("%", "%%")
+            parser.add_argument(f"{field}=", dest=field, help=help_text)
+    return parser

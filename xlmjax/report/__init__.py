@@ -1,0 +1,1 @@
+"""One page about runs: read from their workdirs, drawn with Bokeh, in one file."""
