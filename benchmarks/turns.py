@@ -6,15 +6,19 @@ ratio of a round is its speed over that of the reference contender in the same r
 noisy machine hurts all alike.
 """
 
+import fcntl
 import json
 import os
+import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 _DESCRIPTOR = "TURNS_DESCRIPTOR"
+LOCK = pathlib.Path(tempfile.gettempdir()) / "xlmjax-benchmarks.lock"  # held while one is timed
 
 Step = Callable[[], float]  # runs one step and returns how many units of work it did
 
@@ -25,6 +29,8 @@ def serve(steps: Mapping[str, Step]) -> None:
     Libraries may print: the protocol has a descriptor of its own.
     """
     with os.fdopen(int(os.environ[_DESCRIPTOR]), "w") as answers:
+        for step in steps.values():
+            step()  # compiles, while others do
         print("ready", file=answers, flush=True)
         for line in sys.stdin:
             name, count = json.loads(line)
@@ -47,12 +53,19 @@ class Worker:
             env={**environment, _DESCRIPTOR: str(write)},
         )
         os.close(write)
+        self._command = command
         self._answers = os.fdopen(read)
-        if self._answers.readline().strip() != "ready":
-            raise RuntimeError(f"{' '.join(command)} did not start; its message is above")
+        self._is_ready = False
+
+    def wait(self) -> None:
+        """Wait until the process can run steps. Raises RuntimeError if it ends instead."""
+        if not self._is_ready and self._answers.readline().strip() != "ready":
+            raise RuntimeError(f"{' '.join(self._command)} did not start; its message is above")
+        self._is_ready = True
 
     def run(self, name: str, steps: int) -> tuple[float, float]:
         """Run some steps of a contender; returns seconds and work done."""
+        self.wait()
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([name, steps]) + "\n")
         self._process.stdin.flush()
@@ -70,13 +83,17 @@ def measure(
     workers: Mapping[str, Worker], rounds: int, steps: int, warmup: int = 2
 ) -> dict[str, list[float]]:
     """Return units of work a second of every contender in every round."""
-    for name, worker in workers.items():
-        worker.run(name, warmup)  # compiles
+    for worker in workers.values():
+        worker.wait()
     speeds: dict[str, list[float]] = {name: [] for name in workers}
-    for _ in range(rounds):
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         for name, worker in workers.items():
-            seconds, work = worker.run(name, steps)
-            speeds[name].append(work / seconds)
+            worker.run(name, warmup)
+        for _ in range(rounds):
+            for name, worker in workers.items():
+                seconds, work = worker.run(name, steps)
+                speeds[name].append(work / seconds)
     for worker in set(workers.values()):
         worker.close()
     return speeds

@@ -1,4 +1,7 @@
-"""Eight simulated devices for every test, set before a backend starts."""
+"""Eight simulated devices for every test, set before a backend starts.
+
+With a GPU, `JAX_PLATFORMS=cuda pytest tests/test_attention_kernels.py` runs its kernels on it.
+"""
 
 import os
 
@@ -11,7 +14,7 @@ flags = ["--xla_backend_optimization_level=0"]
 if jax.__version_info__ < (0, 11):
     flags.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(flags))
-jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS") or "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
 

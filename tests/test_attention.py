@@ -139,7 +139,8 @@ def request(platform="tpu", length=2048, drops=False, dtype="bfloat16", head_dim
         (request(length=2048), "pallas", "without a common segment are skipped"),
         (request()._replace(num_queries=1), "xla", "short rows"),  # decoding
         (request("gpu"), "cudnn", "scores are never in memory"),
-        (request("gpu", drops=True), "xla", "model.attention_dropout=0.0"),
+        (request("gpu", drops=True), "triton", "drops attention weights"),
+        (request("gpu", drops=True, dtype="float32"), "xla", "model.attention_dropout=0.0"),
         (request("gpu", dtype="float32"), "xla", "takes no float32"),
         (request("gpu", head_dim=256), "xla", "not of 256"),
     ],

@@ -1,4 +1,7 @@
-"""The soak: a run killed again and again, during saves too, ends as if never disturbed."""
+"""The soak: a run killed again and again, during saves too, ends as if never disturbed.
+
+SOAK_KILLS=30 uv run pytest -m alone -n 0 tests/test_resume.py kills more often than the usual run.
+"""
 
 import contextlib
 import json
@@ -22,9 +25,9 @@ from xlmjax.training.checkpoint import read_arrays, read_metadata
 from xlmjax.training.state import named_leaves, nest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-KILLS = 30
+KILLS = int(os.environ.get("SOAK_KILLS", "8"))
 FIELDS = {
-    "train__num_steps": 1080,
+    "train__num_steps": 36 * KILLS,
     "train__num_cpu_devices": 4,
     "mesh__fsdp": 2,
     "checkpoint__every": 8,
