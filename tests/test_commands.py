@@ -162,7 +162,7 @@ def test_the_demo_runs_from_vocabulary_to_table(tmp_path, capsys):
         "vocab.max_lines": 3_000,
         "vocab.size": 500,
         "train.num_steps": 2,
-        "train.num_cpu_devices": 8,
+        "train.num_cpu_devices": 2,
         "checkpoint.every": 2,
         "evals.perplexity.max_rows": 8,
     }
