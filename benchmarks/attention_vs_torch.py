@@ -1,12 +1,13 @@
-"""Attention on a GPU, forward and backward: ours, cuDNN's, and torch's scaled_dot_product_attention.
+"""Attention on a GPU, forward and backward: ours, cuDNN's, and torch's.
 
     python benchmarks/attention_vs_torch.py --stores runs/wiki15/stores --lengths 512 2048
 
 On rows that are one segment each (streams) and on rows of real pairs, packed (from --stores), in
-bfloat16, 32,768 tokens a call and, but where it is said, nothing dropped. TFLOP/s count 12 * sum(segment length^2) * width,
-without what a kernel computes twice or in vain. `triton, all tiles` is our kernel told to compute
-every tile. Torch and JAX live in one process and take turns; a turn is some calls, awaited at once.
-Before it is timed, each is compared with float32 products; an error is that of the worst gradient.
+bfloat16, 32,768 tokens a call and, but where it is said, nothing dropped. Torch's is its
+`scaled_dot_product_attention`. TFLOP/s count 12 * sum(segment length^2) * width, without what a
+kernel computes twice or in vain. `triton, all tiles` is our kernel told to compute every tile.
+Torch and JAX live in one process and take turns; a turn is some calls, awaited at once. Before it
+is timed, each is compared with float32 products; the error is of value and gradients the worst.
 """
 
 import argparse
@@ -234,7 +235,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--stores", type=pathlib.Path, default=pathlib.Path("runs/wiki15/stores"))
-    parser.add_argument("--lengths", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096, 8192])
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096, 8192]
+    )
     parser.add_argument("--kinds", nargs="+", default=["streams", "packed"])
     parser.add_argument("--tokens", type=int, default=32_768, help="a call")
     parser.add_argument("--heads", type=int, default=12)
@@ -244,7 +247,9 @@ def main() -> None:
     arguments = parser.parse_args()
     device = jax.devices()[0].device_kind
     print(f"{device}, jax {jax.__version__}, torch {torch.__version__}")
-    print("| rows | contender | ms | TFLOP/s | of torch | error |\n| --- | --- | --- | --- | --- | --- |")
+    print(
+        "| rows | contender | ms | TFLOP/s | of torch | error |\n| --- | --- | --- | --- | --- | --- |"
+    )
     for kind in arguments.kinds:
         for length in arguments.lengths:
             compare(kind, length, arguments)

@@ -85,7 +85,9 @@ def rows_of_tokens(size: Size, stores: pathlib.Path | None) -> np.ndarray:
     batch = empty_batch(size.rows, size.length, TEXT)
     for row in range(size.rows):
         layout, numbers = layouts[row % len(layouts)], np.array([row // len(layouts)])
-        layout.fill(numbers, np.zeros_like(numbers), {k: v[row : row + 1] for k, v in batch.items()})
+        layout.fill(
+            numbers, np.zeros_like(numbers), {k: v[row : row + 1] for k, v in batch.items()}
+        )
     return batch[TOKENS].astype(np.int64)
 
 
@@ -252,9 +254,7 @@ def our_model(config, size: Size, attention: str = "auto"):
 
     model = config.model.copy_and_resolve_references()
     model.attention = attention
-    return ModelConfig.from_config(
-        model, vocab_size=size.vocab_size, language_ids=(0,), pad_id=PAD
-    )
+    return ModelConfig.from_config(model, vocab_size=size.vocab_size, language_ids=(0,), pad_id=PAD)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, list[float]]:
