@@ -247,9 +247,8 @@ def main() -> None:
     arguments = parser.parse_args()
     device = jax.devices()[0].device_kind
     print(f"{device}, jax {jax.__version__}, torch {torch.__version__}")
-    print(
-        "| rows | contender | ms | TFLOP/s | of torch | error |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    print("| rows | contender | ms | TFLOP/s | of torch | error |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for kind in arguments.kinds:
         for length in arguments.lengths:
             compare(kind, length, arguments)
