@@ -28,6 +28,7 @@ import numpy as np
 import torch
 import turns
 from attention_blocks import segment_ids
+from jax._src.cudnn.fused_attention_stablehlo import MaskType
 from jax._src.cudnn.fused_attention_stablehlo import dot_product_attention as cudnn_attention
 
 from xlmjax.data.store import TokenStore
@@ -55,7 +56,7 @@ def ours(name: str, ids: np.ndarray, arrays: Arrays, rate: float = 0.0) -> Run:
     if rate:
         drop = Dropout(row_seeds(jax.random.key(0), jnp.arange(len(ids))), rate)
     mix = functools.partial(attention, segment_ids=ids, implementation=name, dropout=drop)
-    return _jax(lambda q, k, v: mix(q, k, v), arrays)
+    return _jax(mix, arrays)
 
 
 def all_tiles(ids: np.ndarray, arrays: Arrays) -> Run:
@@ -100,11 +101,8 @@ def cudnn_of_segments(ids: np.ndarray, arrays: Arrays) -> Run:
         "kv_offsets": offsets,
         "scale": arrays[0].shape[-1] ** -0.5,
     }
-    from jax._src.cudnn.fused_attention_stablehlo import MaskType
-
-    return _jax(
-        lambda q, k, v: cudnn_attention(q, k, v, mask_type=MaskType.PADDING, **options), arrays
-    )
+    mix = functools.partial(cudnn_attention, mask_type=MaskType.PADDING, **options)
+    return _jax(mix, arrays)
 
 
 def _jax(mix: Callable[..., jax.Array], arrays: Arrays) -> Run:

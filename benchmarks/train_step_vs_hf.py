@@ -270,7 +270,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[float]]:
         # As each is used: Hugging Face as it is, ours as the `xlmjax` command starts itself.
         environment = with_kept_memory(os.environ) if side == "ours" else dict(os.environ)
         environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # a GPU's memory is shared
-        for group in [[name] for name in names] if arguments.apart else [names] if names else []:
+        groups = [[name] for name in names] if arguments.apart else [names]
+        for group in filter(None, groups):
             worker = turns.Worker([*command, "--contenders", *group], environment)
             workers.update(dict.fromkeys(group, worker))
     return turns.measure(workers, arguments.rounds, arguments.steps)

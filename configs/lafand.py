@@ -8,7 +8,7 @@
 DATA holds `lafand_mt/train.en-swa.tsv.gz` and `lafand_mt/dev.en-swa.tsv.gz`: 30,782 pairs to learn
 from, so the vocabulary is that of configs/wiki15.py either way, and so is the size. LAFAND's
 development set is what is scored at the end; of the training pairs the last 782 choose nothing but
-tell how the run goes. Measured results: docs/results.md.
+tell how the run goes.
 """
 
 from ml_collections import ConfigDict
