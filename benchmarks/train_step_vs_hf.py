@@ -287,7 +287,7 @@ def amounts(arguments: argparse.Namespace, speeds: dict[str, list[float]]) -> li
         rate = float(np.median(values)) * flops
         share = utilization(rate)
         peak = "" if share is None else f", {share:.1%} of the peak"
-        lines.append(f"{(HF | OURS)[name]}: {rate / 1e12:,.1f} TFLOP/s{peak}")
+        lines.append(f"{(HF | OURS)[name]}: {rate / 1e12:,.3g} TFLOP/s{peak}")
     return lines
 
 
