@@ -1,6 +1,7 @@
 """Stream and pack layouts: what stands where, and that nothing is lost."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -64,6 +65,26 @@ def test_stream_rows_come_in_any_order(tmp_path, texts):
     picked = [4, 0, 9, 4]
     some = fill(layout, picked)
     np.testing.assert_array_equal(some["tokens"], whole["tokens"][picked])
+
+
+@pytest.mark.parametrize(
+    ("kind", "sides", "allowed"),
+    [("stream", 1, 0), ("pack", 1, 8), ("pack", 2, 8), ("pad", 2, 8)],
+)
+def test_memory_of_a_layout_does_not_grow_with_offsets(tmp_path, rng, kind, sides, allowed):
+    """What stays is a number an example and a row (32 bits each), for streams nothing."""
+    texts = [[9] * int(n) for n in rng.integers(1, 8, size=20_000)]
+    names = ("tokens", "target_tokens")[:sides]
+    codes = dict(zip(names, ("en", "fr"), strict=False))
+    store = write_store(tmp_path / "s", dict.fromkeys(names, texts), codes, num_shards=2)
+    tracemalloc.start()
+    try:
+        layout = make_layout(kind, store, 32, DELIMITERS)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert layout.num_rows
+    assert held < allowed * len(texts) + 10_000
 
 
 def test_packed_texts_are_delimited_isolated_and_whole(tmp_path, texts):

@@ -77,8 +77,16 @@ def test_every_access_sees_the_examples_in_order(tmp_path, num_shards):
         expected = [example[feature] for example in examples]
         flat = np.concatenate(expected)
         np.testing.assert_array_equal(store.lengths(feature), [len(x) for x in expected])
-        np.testing.assert_array_equal(np.diff(store.offsets(feature)), store.lengths(feature))
-        assert store.offsets(feature)[-1] == len(flat) == store.manifest.tokens[feature]
+        starts = store.starts(feature, np.arange(len(store) + 1))
+        np.testing.assert_array_equal(np.diff(starts), store.lengths(feature))
+        assert starts[0] == 0
+        assert starts[-1] == len(flat) == store.manifest.tokens[feature]
+        picked = np.array([[7, 0, 23], [22, 7, 15]])
+        np.testing.assert_array_equal(store.starts(feature, picked), starts[picked])
+        for delimiters in (1, 2):
+            holder = np.repeat(np.arange(23), store.lengths(feature) + delimiters)
+            found = [store.example_at(feature, place, delimiters) for place in range(len(holder))]
+            np.testing.assert_array_equal(found, holder)
         np.testing.assert_array_equal(np.concatenate(store.flat(feature)), flat)
         for index, tokens in enumerate(expected):
             np.testing.assert_array_equal(store.read(feature, index), tokens)
@@ -119,6 +127,9 @@ def test_reads_outside_are_refused(tmp_path):
     for start, stop in ((-1, 2), (3, 2), (0, total + 1)):
         with pytest.raises(IndexError, match=f"no tokens {start} to {stop} of {total}"):
             store.gather("tokens", start, stop)
+    for place in (-1, total + 23):
+        with pytest.raises(IndexError, match=f"no place {place} of {total + 23}"):
+            store.example_at("tokens", place, 1)
     with pytest.raises(KeyError, match="no feature 'labels'; known: tokens, target_tokens"):
         store.lengths("labels")
 

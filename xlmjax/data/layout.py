@@ -92,23 +92,33 @@ class StreamLayout:
         self._store = store
         self._delimiters = delimiters
         self._language = languages.get(store.language("tokens")).id
-        offsets = store.offsets("tokens")
-        self._ends = offsets[1:] + np.arange(len(offsets) - 1)  # where each end symbol stands
-        self.num_tokens = int(self._ends[-1]) + 1 if len(self._ends) else 0
+        self.num_tokens = store.manifest.tokens["tokens"] + len(store)
         self.num_rows = -(-self.num_tokens // length)
 
     def fill(self, rows: np.ndarray, epochs: np.ndarray, batch: Mapping[str, np.ndarray]) -> None:
-        """Write rows [n] into `batch`; a stream is the same in every epoch."""
-        place = np.asarray(rows, dtype=np.int64)[:, None] * self.length + np.arange(self.length)
+        """Write rows [n] into `batch`; a stream is the same in every epoch.
+
+        The offsets of the store are searched in its files: a stream has no memory of its own.
+        """
+        first = np.asarray(rows, dtype=np.int64)[:, None] * self.length
+        column = np.arange(self.length)
+        # The example that each row begins in, and as many after it as could end in the row.
+        begun_in = [self._store.example_at("tokens", place, 1) for place in first[:, 0].tolist()]
+        opening = np.array(begun_in, dtype=np.int64)[:, None]
+        examples = opening + column
+        following = np.minimum(examples + 1, len(self._store))
+        ends = self._store.starts("tokens", following) + examples - first  # of each, its column
+        in_row = (ends < self.length) & (examples < len(self._store))
+        is_end = np.zeros(in_row.shape, dtype=bool)
+        is_end[np.nonzero(in_row)[0], ends[in_row]] = True
+        place = first + column
         real = place < self.num_tokens
-        clipped = np.minimum(place, self.num_tokens - 1)
-        ends_before = np.searchsorted(self._ends, clipped)
-        is_end = self._ends[ends_before] == clipped
+        inside = real & ~is_end
+        ends_before = opening + np.cumsum(is_end, axis=1) - is_end
         tokens = np.full(place.shape, self._delimiters.eos, dtype=np.int32)
-        inside = ~is_end
-        tokens[inside] = self._store.take("tokens", (clipped - ends_before)[inside])
+        tokens[inside] = self._store.take("tokens", (place - ends_before)[inside])
         batch[features.TOKENS][...] = np.where(real, tokens, self._delimiters.pad)
-        batch[features.POSITIONS][...] = np.arange(self.length, dtype=np.int32)
+        batch[features.POSITIONS][...] = column.astype(np.int32)
         batch[features.SEGMENT_IDS][...] = real
         batch[features.LANGUAGE_IDS][...] = self._language
 
@@ -149,38 +159,49 @@ class _Segments:
         self._names = [name for name in _SIDES if name in store.manifest.features]
         self._languages = np.array([languages.get(store.language(n)).id for n in self._names])
 
-    def _whole(self, sizes: np.ndarray) -> np.ndarray:
-        """Return the examples [n] that fit a row, of all their `sizes` with delimiters; count."""
-        self.longest = int(sizes.max(initial=0))
-        fits = sizes <= self.length
-        if not fits.all():
-            self.dropped["longer than a row"] = int(np.count_nonzero(~fits))
-        return np.flatnonzero(fits)
-
     def _arrange(
         self,
-        starts: Sequence[np.ndarray],
-        counts: Sequence[np.ndarray],
+        sizes: np.ndarray,
         delimiters: Sequence[int],
         restart: bool,
-        alone: bool = False,
-        apart: bool = False,
+        alone: bool,
+        drop: bool = False,
+        tokens: np.ndarray | None = None,
     ) -> None:
         """Assign examples to rows, as many a row as fit, or each to a row of its own if `alone`.
 
-        Side k of an example is `counts[k]` tokens from `starts[k]` on, with as many `delimiters`;
-        positions begin again at each side if `restart`. Sides that stand `apart` have rows each.
+        `sizes` [n] are the places that examples take of a row, and their `tokens` [n] if these are
+        more; those that exceed a row are left out and counted if they may `drop`. Side k of an
+        example gets `delimiters[k]` delimiters; positions begin again at each side if `restart`.
         """
-        self._starts, self._counts = np.stack(starts, axis=1), np.stack(counts, axis=1)
+        tokens = sizes if tokens is None else tokens
         self._extra, self._restart = np.array(delimiters), restart
-        spans = self._counts + self._extra
-        sizes = spans.max(axis=1, initial=0) if apart else spans.sum(axis=1)
+        kept = None
+        if drop:
+            self.longest = int(sizes.max(initial=0))
+            fits = sizes <= self.length
+            if not fits.all():
+                kept = _compact(np.flatnonzero(fits))
+                self.dropped["longer than a row"] = len(sizes) - len(kept)
+                sizes, tokens = sizes[fits], tokens[fits]
         if alone:
-            self._first, self._items = np.arange(len(sizes) + 1), np.arange(len(sizes))
+            first, items = np.arange(len(sizes) + 1), np.arange(len(sizes))
         else:
-            self._first, self._items = pack(sizes, self.length)
-        self.num_rows = len(self._first) - 1
-        self.num_tokens = int(spans.sum())
+            first, items = pack(sizes, self.length)
+        self._first = _compact(first)
+        self._items = _compact(items) if kept is None else kept[items]
+        self.num_rows = len(first) - 1
+        self.num_tokens = int(tokens.sum(dtype=np.int64))
+
+    def _lengths(self) -> np.ndarray:
+        """Return the tokens of the sides of every example, int32 [examples, sides]."""
+        return np.stack([self._store.lengths(name) for name in self._names], axis=1)
+
+    def _words(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where the sides of examples start in the store, and their tokens: [n, sides]."""
+        starts = np.stack([self._store.starts(name, items) for name in self._names], axis=1)
+        ends = np.stack([self._store.starts(name, items + 1) for name in self._names], axis=1)
+        return starts, ends - starts
 
     def fill(self, rows: np.ndarray, epochs: np.ndarray, batch: Mapping[str, np.ndarray]) -> None:
         """Write rows [n] of epochs [n] into `batch`."""
@@ -194,7 +215,7 @@ class _Segments:
         """Return the examples of some rows, row by row."""
         per_row = self._first[rows + 1] - self._first[rows]
         nth = _ranges(per_row)
-        items = self._items[np.repeat(self._first[rows], per_row) + nth]
+        items = self._items[np.repeat(self._first[rows], per_row) + nth].astype(np.int64)
         return _Chosen(items, np.repeat(np.arange(len(rows)), per_row), nth, per_row)
 
     def _order(self, items: np.ndarray, epochs: np.ndarray) -> np.ndarray:
@@ -206,8 +227,9 @@ class _Segments:
 
     def _parts(self, chosen: "_Chosen", order: np.ndarray) -> _Parts:
         """Return the sides `order` [n, sides] of examples, as they stand in their rows."""
-        starts = np.take_along_axis(self._starts[chosen.items], order, axis=1)
-        counts = np.take_along_axis(self._counts[chosen.items], order, axis=1)
+        starts, counts = (
+            np.take_along_axis(of_sides, order, axis=1) for of_sides in self._words(chosen.items)
+        )
         spans = counts + self._extra[order]
         sizes = spans.sum(axis=1)
         before = np.cumsum(sizes) - sizes  # tokens before each item
@@ -258,26 +280,60 @@ class PackLayout(_Segments):
 
     def __init__(self, store: TokenStore, length: int, delimiters: Delimiters, alone: bool = False):
         super().__init__(store, length, delimiters)
-        offsets = [store.offsets(name) for name in self._names]
-        self._coin = None
-        is_pair = len(offsets) == 2
-        if is_pair or alone:
-            sizes = np.sum([np.diff(ends) + 2 for ends in offsets], axis=0)
-            examples = self._whole(sizes)
-            starts = [ends[examples] for ends in offsets]
-            counts = [np.diff(ends)[examples] for ends in offsets]
-        else:
-            start, count = _cut(offsets[0], length - 2)
-            starts, counts = [start], [count]
-        if is_pair:
-            self._coin = (derive_key(7, examples) & np.uint64(1)).astype(np.int64)
-        self._arrange(starts, counts, [2] * len(starts), restart=True, alone=alone)
+        counts = self._lengths()
+        sides = len(self._names)
+        self._pieces = None
+        if sides == 1 and not alone:
+            self._pieces = _Pieces(counts[:, 0], length - 2)
+            counts = self._pieces.counts(counts[:, 0])[:, None]
+        sizes = counts.sum(axis=1, dtype=np.int32) + 2 * sides
+        drop = self._pieces is None
+        self._arrange(sizes, [2] * sides, restart=True, alone=alone, drop=drop)
+
+    def _words(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self._pieces is None:
+            return super()._words(items)
+        examples, skipped = self._pieces.locate(items)
+        starts, counts = super()._words(examples)
+        left = counts - skipped[:, None]
+        return starts + skipped[:, None], np.minimum(left, self._pieces.longest)
 
     def _order(self, items: np.ndarray, epochs: np.ndarray) -> np.ndarray:
-        if self._coin is None:
+        if len(self._names) == 1:
             return super()._order(items, epochs)
-        swap = (self._coin[items] + epochs) % 2
+        coin = (derive_key(7, items) & np.uint64(1)).astype(np.int64)
+        swap = (coin + epochs) % 2
         return np.stack([swap, 1 - swap], axis=1)
+
+
+class _Pieces:
+    """Examples cut into pieces of at most `longest` tokens; memory grows with those cut alone."""
+
+    def __init__(self, counts: np.ndarray, longest: int):
+        """Counts are the tokens of every example, [n]."""
+        self.longest = longest
+        self._cut = np.flatnonzero(counts > longest)
+        more = -(-counts[self._cut] // longest) - 1
+        self._more_before = np.concatenate([[0], np.cumsum(more, dtype=np.int64)])
+        self._first = self._cut + self._more_before[:-1]  # piece of each example that is cut
+
+    def counts(self, counts: np.ndarray) -> np.ndarray:
+        """Return the tokens of every piece, [pieces], from those of every example, [n]."""
+        times = np.diff(self._more_before) + 1
+        nth = _ranges(times)
+        all_times = np.ones(len(counts), dtype=np.int32)
+        all_times[self._cut] = times
+        pieces = np.repeat(counts, all_times)
+        pieces[np.repeat(self._first, times) + nth] -= (nth * self.longest).astype(pieces.dtype)
+        return np.minimum(pieces, self.longest)
+
+    def locate(self, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the example of each piece, and its tokens before the piece: [n] each."""
+        begun = np.searchsorted(self._first, pieces, side="right")  # of the examples that are cut
+        latest = np.concatenate([[0], self._cut])[begun]
+        examples = np.maximum(pieces - self._more_before[begun], latest)
+        before = self._more_before[np.searchsorted(self._cut, examples)]
+        return examples, (pieces - examples - before) * self.longest
 
 
 class LabelledLayout(_Segments):
@@ -292,22 +348,26 @@ class LabelledLayout(_Segments):
     def __init__(self, store: TokenStore, length: int, delimiters: Delimiters, alone: bool):
         super().__init__(store, length, delimiters)
         self._labels = store.labels
-        offsets = [store.offsets(name) for name in self._names]
-        counts = [np.diff(ends) for ends in offsets]
-        sides = len(counts)
-        room = length - sides - 1
-        whole = np.sum(counts, axis=0)
+        counts = self._lengths()
+        sides = len(self._names)
+        self._room = length - sides - 1  # for tokens
+        whole = counts.sum(axis=1)
         self.longest = int(whole.max(initial=0)) + sides + 1
-        self.truncated = int(np.count_nonzero(whole > room))
-        if sides == 2:
-            first, second = counts
-            first = np.minimum(first, np.maximum(room - second, (room + 1) // 2))
-            counts = [first, np.minimum(second, room - first)]
-        else:
-            counts = [np.minimum(counts[0], room)]
-        delimiters_of = [1] * (sides - 1) + [2]
-        starts = [ends[:-1] for ends in offsets]
-        self._arrange(starts, counts, delimiters_of, restart=False, alone=alone)
+        self.truncated = int(np.count_nonzero(whole > self._room))
+        sizes = self._trim(counts).sum(axis=1, dtype=np.int32) + sides + 1
+        self._arrange(sizes, [1] * (sides - 1) + [2], restart=False, alone=alone)
+
+    def _words(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        starts, counts = super()._words(items)
+        return starts, self._trim(counts)
+
+    def _trim(self, counts: np.ndarray) -> np.ndarray:
+        """Return the tokens [n, sides] that are left of examples: the longer side is cut."""
+        if counts.shape[1] == 1:
+            return np.minimum(counts, self._room)
+        first, second = counts.T
+        first = np.minimum(first, np.maximum(self._room - second, (self._room + 1) // 2))
+        return np.stack([first, np.minimum(second, self._room - first)], axis=1)
 
     def _finish(self, items: np.ndarray, parts: _Parts, batch: Mapping[str, np.ndarray]) -> None:
         labels = batch[features.LABELS]
@@ -327,17 +387,9 @@ class TranslationLayout(_Segments):
     def __init__(self, store: TokenStore, length: int, delimiters: Delimiters, alone: bool):
         super().__init__(store, length, delimiters)
         self.places = 2 * length
-        offsets = [store.offsets(name) for name in self._names]
-        counts = [np.diff(ends) for ends in offsets]
-        examples = self._whole(np.maximum(*counts) + 2)
-        self._arrange(
-            [ends[examples] for ends in offsets],
-            [count[examples] for count in counts],
-            [2, 2],
-            restart=True,
-            alone=alone,
-            apart=True,
-        )
+        spans = self._lengths() + 2
+        both = spans.sum(axis=1, dtype=np.int32)
+        self._arrange(spans.max(axis=1), [2, 2], restart=True, alone=alone, drop=True, tokens=both)
 
     def fill(self, rows: np.ndarray, epochs: np.ndarray, batch: Mapping[str, np.ndarray]) -> None:
         """Write rows [n] into `batch`; translations are the same in every epoch."""
@@ -354,13 +406,9 @@ def _ranges(counts: np.ndarray) -> np.ndarray:
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
 
 
-def _cut(offsets: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut examples into pieces of at most `longest` tokens: starts and counts [pieces]."""
-    counts = np.diff(offsets)
-    pieces = np.maximum(-(-counts // longest), 1)
-    nth = _ranges(pieces)
-    start = np.repeat(offsets[:-1], pieces) + nth * longest
-    return start, np.minimum(np.repeat(offsets[1:], pieces) - start, longest)
+def _compact(indices: np.ndarray) -> np.ndarray:
+    """Return indices of 0 and more in 32 bits where they fit."""
+    return indices.astype(np.int32 if indices.max(initial=0) < 2**31 else np.int64, copy=False)
 
 
 def pack(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -369,10 +417,11 @@ def pack(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     Works on the histogram of sizes (Krell et al. 2021, section 3.2), so its cost grows with the
     number of distinct sizes and not with the number of items.
 
-    sizes: integers [n], all at most `length`. Returns `first` int64 [rows + 1] and `items` int64
+    sizes: integers [n], all at most `length`. Returns `first` int64 [rows + 1] and `items` integers
     [n]: row r holds items[first[r] : first[r + 1]], its longest first.
     """
-    order = np.argsort(-sizes, kind="stable")
+    narrow = np.uint16 if length < 2**16 else np.int64  # numbers of 16 bits are sorted by radix
+    order = _compact(np.argsort((length - sizes).astype(narrow), kind="stable"))
     histogram = np.bincount(sizes, minlength=length + 1)
     # Shapes of rows by the room left in them: room -> [(sizes in the row, number of such rows)].
     open_rows: list[list[tuple[tuple[int, ...], int]]] = [[] for _ in range(length + 1)]
@@ -405,4 +454,4 @@ def pack(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         blocks.append(order[block.reshape(-1)])
     per_row = np.concatenate([*firsts, np.zeros(0, dtype=np.int64)])
     first = np.concatenate([[0], np.cumsum(per_row)]).astype(np.int64)
-    return first, np.concatenate([*blocks, np.zeros(0, dtype=np.int64)])
+    return first, np.concatenate([*blocks, np.zeros(0, dtype=order.dtype)])
