@@ -14,6 +14,7 @@ from tests.stores import write_store
 from xlmjax.data import mixture as mixtures
 from xlmjax.data.batches import Batches, EvaluationBatches, prefetched
 from xlmjax.data.layout import Delimiters, make_layout
+from xlmjax.ops.rows import row_keys
 
 LENGTH, ROWS = 16, 8
 DELIMITERS = Delimiters(eos=1, pad=2)
@@ -95,6 +96,21 @@ def test_rows_name_their_task_and_their_place(mixture, tasks):
     for row, expected in enumerate(languages):
         real = np.asarray(batch["segment_ids"])[row] > 0
         assert set(np.asarray(batch["language_ids"])[row][real].tolist()) == expected
+
+
+def test_rows_beyond_32_bits_are_read_and_masked_like_any_other(mixture):
+    # XLM-R's 1.5M steps of 8,192 rows are 1.2e10. Ids go on modulo 2^32: within a step they differ,
+    # and the key of a step tells steps apart.
+    for boundary in (2**31, 2**32):
+        rows = np.arange(boundary - 4, boundary + 4)
+        batch = mixture.fill(rows)
+        located = mixture.schedule.locate(rows)
+        np.testing.assert_array_equal(batch["task_ids"], located.tasks)
+        assert (located.epochs > 1e7).all()
+        assert (batch["segment_ids"].max(axis=1) > 0).all()
+        np.testing.assert_array_equal(batch["row_ids"].view(np.uint32), rows % 2**32)
+        keys = row_keys(jax.random.key(0), jax.numpy.asarray(batch["row_ids"]))
+        assert len({tuple(key) for key in jax.random.key_data(keys).tolist()}) == len(rows)
 
 
 def test_the_share_of_pairs_is_kept(mixture):

@@ -268,6 +268,14 @@ def test_a_second_ctrl_c_interrupts_at_once(handler_of_ctrl_c):
         watch.close()
 
 
+def test_ctrl_c_is_given_back_at_the_end(handler_of_ctrl_c):
+    handler_of_ctrl_c(signal.default_int_handler)
+    watch = PreemptionWatch()
+    assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    watch.close()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 class Device:
     def __init__(self, kind):
         self.device_kind = kind

@@ -14,7 +14,7 @@ RAW_OF = {SOURCE_TEXT: TOKENS, REFERENCE: TARGET_TOKENS}  # raw text -> its toke
 POSITIONS = "positions"
 SEGMENT_IDS = "segment_ids"  # 0 marks padding; equal non-zero ids attend to each other
 LANGUAGE_IDS = "language_ids"  # ids of xlmjax.languages
-ROW_IDS = "row_ids"  # global row index of the schedule
+ROW_IDS = "row_ids"  # global row index of the schedule modulo 2^32, for random keys
 TASK_IDS = "task_ids"  # index into the plan's task list
 # Of labelled examples: the label at the first token of each segment, NO_LABEL everywhere else, so
 # that several examples share a row.
