@@ -45,9 +45,10 @@ def row(model: str, slice_: str, found: dict) -> str:
         refusal = found["program"]["refusal"]
         return f"| {model} | {slice_} | {words} | does not fit: {refusal} |" + " |" * 8
     program, times, future = found["program"], found["roofline"], found["forecast"]
+    left = "shared" if found["shared"] else f"{found['headroom'] / 2**30:.2f}"
     return (
         f"| {model} | {slice_} | {words} | {program['memory']['total'] / 2**30:.2f} "
-        f"| {found['headroom'] / 2**30:.2f} | {1e3 * times['step']:,.0f} | {times['binding']} "
+        f"| {left} | {1e3 * times['step']:,.0f} | {times['binding']} "
         f"| {1e3 * times['serial']:,.0f} | {future['tokens_per_second']:,.0f} "
         f"| {future['mfu']:.1%} | {future['days']:,.1f} | {future['chip_hours']:,.0f} |"
     )

@@ -17,8 +17,16 @@ from xlmjax.configuration import load_config
 from xlmjax.dry_run import dry_run
 from xlmjax.models.config import ModelConfig
 from xlmjax.planning import interconnect, search
-from xlmjax.planning.compiled import instructions, product_flops
-from xlmjax.planning.fit import Programs, key_of, report, roofline_of, state_bytes
+from xlmjax.planning.compiled import Memory, instructions, product_flops
+from xlmjax.planning.fit import (
+    FitReport,
+    Programs,
+    StateBytes,
+    key_of,
+    report,
+    roofline_of,
+    state_bytes,
+)
 from xlmjax.planning.hardware import Network, find_accelerator
 from xlmjax.planning.program import Exchange, Program, compile_program, read_program, refused
 from xlmjax.planning.roofline import Roofline, bytes_sent, forecast
@@ -247,6 +255,37 @@ def test_a_refusal_names_its_bytes():
 
 
 # The step of a config, without data
+
+
+@pytest.mark.parametrize(
+    ("temporary", "headroom", "words"),
+    [
+        (4 * GIB, 3 * GIB, "fits, 3.00 GiB of a device left"),
+        (9 * GIB, None, "fits, the compiler says, though arguments and temporaries add up to "),
+    ],
+)
+def test_room_is_told_only_where_it_is_known(temporary, headroom, words):
+    # The compiler of v5e accepted a step of XLM-R base whose kinds add up to 17.15 GiB of 15.75.
+    memory = Memory(arguments=3 * GIB, outputs=0, aliased=0, temporary=temporary, code=0)
+    found = FitReport(
+        plan={},
+        device="made up",
+        num_devices=1,
+        num_chips=1,
+        tokens=1,
+        num_steps=1,
+        state=StateBytes(0, 0, 0),
+        program=Program(memory),
+        memory_limit=10 * GIB,
+        model_flops=None,
+        sent={},
+        roofline=None,
+        forecast=None,
+        assumptions=(),
+    )
+    assert found.headroom == headroom
+    assert fit.verdict(found).startswith(words)
+    assert fit.verdict(found).count("2.00 GiB of a device more than there is") == (headroom is None)
 
 
 def test_without_a_vocabulary_its_size_is_assumed_and_said():

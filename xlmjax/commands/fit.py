@@ -195,7 +195,7 @@ def search(
 def to_dict(found: "FitReport") -> dict[str, Any]:
     """Return a report as JSON has it, with what its properties say."""
     fields = dataclasses.asdict(found)
-    fields |= {"fits": found.program.fits, "headroom": found.headroom}
+    fields |= {"fits": found.program.fits, "headroom": found.headroom, "shared": found.shared}
     if found.program.memory:
         fields["program"]["memory"]["total"] = found.program.memory.total
     if found.roofline:
@@ -210,6 +210,12 @@ def to_dict(found: "FitReport") -> dict[str, Any]:
 
 def verdict(found: "FitReport") -> str:
     """Return whether a plan fits, and by how much, in a line."""
+    if found.shared:
+        return (
+            f"fits, the compiler says, though arguments and temporaries add up to "
+            f"{_size(found.shared)} of a device more than there is: they share space; "
+            "what is left is not known"
+        )
     room = "" if found.headroom is None else f", {_size(abs(found.headroom))} of a device "
     if not found.program.fits:
         return f"does not fit{room and room + 'lacking'} ({found.program.refusal})"

@@ -69,11 +69,21 @@ class FitReport:
 
     @property
     def headroom(self) -> float | None:
-        """Bytes of a device that are left, negative where they lack; None where not known."""
+        """Bytes of a device that are left, negative where they lack; None where not known.
+
+        A compiler may fit a program whose memory by kind adds up to more than there is, sharing
+        space between them (`shared`); how much that leaves it does not say.
+        """
         program = self.program
         limit = program.available or self.memory_limit
         needed = program.memory.total if program.memory else program.required
-        return None if limit is None or needed is None else limit - needed
+        return None if limit is None or needed is None or self.shared else limit - needed
+
+    @property
+    def shared(self) -> float:
+        """Bytes by which the memory of a program that fits, by kind, exceeds what there is."""
+        memory, limit = self.program.memory, self.memory_limit
+        return max(memory.total - limit, 0.0) if memory and limit else 0.0
 
 
 def state_bytes(state: TrainState) -> StateBytes:
