@@ -7,6 +7,7 @@ set -euo pipefail
 
 readonly PYTHON=3.12 UV=0.13.9 # what the workers install: the newest that the tests cover
 readonly PREEMPTED=143         # how `xlmjax train` ends when it was asked to stop
+readonly TRY_AGAIN='75 134'    # and when it hung, lost another worker, or could not save
 readonly SETTINGS=(name project zone type runtime slices spot bucket data commit network subnetwork
   service_account)
 readonly OPTIONS=(env_file worker slice lines attempts poll)
@@ -526,13 +527,16 @@ assess() {
   if ask_workers worker_status; then judge <"$scratch/answers"; else echo unreachable; fi
 }
 
-# A worker that was stopped from outside or never started makes the run one to start again; only
-# where all have ended by themselves did it fail. A wrong config (2) is that whoever tells it.
+# A worker that was stopped from outside or never started makes the run one to start again, and so do
+# workers that ask for it where none has another reason. Only where all have ended by themselves did
+# it fail. A wrong config (2) is that whoever tells it.
 judge() {
-  awk -F '\t' -v id="$(run_id)" -v preempted="$PREEMPTED" '
+  awk -F '\t' -v id="$(run_id)" -v preempted="$PREEMPTED" -v try_again="$TRY_AGAIN" '
+    BEGIN { split(try_again, codes, " "); for (i in codes) asks["ended " codes[i]] = 1 }
     $4 != id { if ($3 == "running") other = 1; else down = 1; next }
     $3 == "running" { running = 1; if ($5 ~ /^step/) progress = $5; next }
     $3 == "lost" || $3 == "ended " preempted { down = 1; next }
+    $3 in asks { again = 1; next }
     { split($3, part, " "); if (part[2] == 2 || !code) code = part[2] }
     END {
       if (other) print "other"
@@ -540,6 +544,7 @@ judge() {
       else if (down) print "down"
       else if (running) print "running " progress
       else if (code) print "failed " code
+      else if (again) print "down"
       else print "done"
     }'
 }

@@ -15,7 +15,13 @@ from etils import epath
 from tests.loop_helpers import MODEL, ONE_DEVICE, leaves, make_run, make_spec
 from xlmjax.parallel.mesh import MeshConfig
 from xlmjax.training import checkpoint, fingerprint, initialization
-from xlmjax.training.checkpoint import CheckpointConfig, CheckpointError, Checkpoints, Identity
+from xlmjax.training.checkpoint import (
+    CheckpointConfig,
+    CheckpointError,
+    Checkpoints,
+    Identity,
+    SaveError,
+)
 from xlmjax.training.fingerprint import checksums
 
 IDENTITY = Identity(dataclasses.asdict(MODEL), "0123456789abcdef", "adamw")
@@ -266,22 +272,38 @@ def test_a_best_metric_that_its_evaluator_does_not_give_is_refused(trained, tmp_
     checkpoints.close()
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_intact(trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("problem", "words", "remedy"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full", "Make room and run"),
+        (PermissionError(errno.EACCES, "Permission denied"), ".*denied", "Allow it and run"),
+        (ValueError("PERMISSION_DENIED: no access"), ".*no access", "Allow it and run"),
+        (ValueError("UNAVAILABLE: try later"), "ValueError: UNAVAILABLE: try later", "Run"),
+        (TimeoutError("no answer"), "TimeoutError: no answer", "Run"),
+    ],
+)
+def test_a_save_that_fails_leaves_the_checkpoint_before_intact(
+    trained, tmp_path, monkeypatch, problem, words, remedy
+):
+    """It tells what to do, and by its kind whether starting again may do."""
     run, _ = trained
     save_steps(run, tmp_path, [2])
     checkpoints = open_checkpoints(tmp_path)
 
-    async def full(*args, **kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    async def fail(*args, **kwargs):
+        raise problem
 
-    monkeypatch.setattr(checkpoint.ocp.StandardCheckpointHandler, "async_save", full)
+    monkeypatch.setattr(checkpoint.ocp.StandardCheckpointHandler, "async_save", fail)
 
     def save_and_wait():
         checkpoints.save(run.state)
         checkpoints.wait()
 
-    with pytest.raises(CheckpointError, match=r"the disk is full\); checkpoint 2 is intact. Make"):
+    with pytest.raises(
+        CheckpointError, match=rf"{words}\); checkpoint 2 is intact. {remedy} "
+    ) as e:
         save_and_wait()
+    assert isinstance(e.value, SaveError) == (remedy == "Run")
     monkeypatch.undo()
     assert int(open_checkpoints(tmp_path).restore(run.spec).step) == 2
 

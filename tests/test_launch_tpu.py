@@ -491,9 +491,10 @@ def test_watch_goes_on_with_the_command_of_run(pod):
     ended(watching, 0)
 
 
-@pytest.mark.parametrize("code", [1, 2])
-def test_watch_does_not_repeat_what_fails_by_itself(pod, code):
-    pod.finish(code)
+@pytest.mark.parametrize(("code", "others"), [(1, 1), (1, 75), (2, 2), (2, 143)])
+def test_watch_does_not_repeat_what_fails_by_itself(pod, code, others):
+    pod.finish(others, index=0)
+    pod.finish(code, index=1)
     err = ended(watch(pod, "--", "--workdir=w"), code)
     assert f"the run failed with exit code {code}, which is no preemption" in err
     assert pod.trained().count("train") == 1
@@ -506,6 +507,18 @@ def test_watch_starts_again_what_was_asked_to_stop(pod):
     pod.finish(1, index=0)  # it loses the worker whose machine is maintained
     pod.finish(143, index=1)
     eventually(lambda: pod.trained().count("train") == pod.trained(1).count("train") == 2)
+    pod.finish(0)
+    ended(watching, 0)
+
+
+@pytest.mark.parametrize("codes", [(75, 75), (134, 75), (0, 75)])
+def test_watch_starts_again_where_workers_ask_for_it(pod, codes):
+    """75 and 134: hung, lost one another, could not save (docs/running.md)."""
+    watching = watch(pod, "--", "--workdir=w")
+    eventually(lambda: pod.trained(1))
+    for index, code in enumerate(codes):
+        pod.finish(code, index=index)
+    eventually(lambda: pod.trained(1).count("train") == 2)
     pod.finish(0)
     ended(watching, 0)
 

@@ -30,6 +30,7 @@ from xlmjax.objectives import OBJECTIVES, MaskedLanguageModel, Objective
 from xlmjax.report.runs import read_runs, series
 from xlmjax.report.sections import make_page
 from xlmjax.train import train
+from xlmjax.training.checkpoint import SaveError
 from xlmjax.training.diagnosis import NonFiniteError
 
 ALONE = dict.fromkeys(("coordinator", "num_processes", "process_id"))  # flags of one process
@@ -433,6 +434,7 @@ def test_eval_scores_a_checkpoint_on_another_mesh(straight, tmp_path, capsys):
     [
         (train_module.Result(None, preempted=True), 143),
         (NonFiniteError("step 2: loss nan"), "xlmjax train: step 2: loss nan"),
+        (SaveError("the bucket is out of reach"), 75),
     ],
 )
 def test_the_exit_code_tells_how_a_run_ended(monkeypatch, outcome, code):
@@ -444,7 +446,8 @@ def test_the_exit_code_tells_how_a_run_ended(monkeypatch, outcome, code):
     monkeypatch.setattr(train_module, "train", ends)
     with pytest.raises(SystemExit) as caught:
         train_command.run(
-            base.get_config(), argparse.Namespace(workdir="x", verify_resume=0, **ALONE)
+            base.get_config(),
+            argparse.Namespace(workdir="x", verify_resume=0, traceback=False, **ALONE),
         )
     assert caught.value.code == code
 

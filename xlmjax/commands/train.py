@@ -4,6 +4,7 @@ import argparse
 import json
 import pathlib
 import shutil
+import sys
 
 from ml_collections import ConfigDict
 
@@ -13,9 +14,9 @@ from xlmjax.sweep import is_sweep, workdirs
 
 HELP = """Train as the config says, into a workdir. The same command goes on after any end: kill,
 preemption, hang, full disk. A config with a `sweep` is several runs, one after another. Exit
-codes: 143 asked to stop (preemption, SIGTERM), 75 hung or lost another process, both to be started
-again; 130 Ctrl-C, which saves too; 2 what has to be mended first; 1 a loss that is not finite. See
-docs/running.md."""
+codes: 143 asked to stop (preemption, SIGTERM), 75 hung, lost another process or storage out of
+reach, both to be started again; 130 Ctrl-C, which saves too; 2 what has to be mended first; 1 a
+loss that is not finite. See docs/running.md."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: ConfigDict, args: argparse.Namespace) -> None:
-    """Train; exits with 143 if the run was asked to stop, 1 on a loss that is not finite."""
+    """Train; the exit codes are those of `HELP`."""
+    from xlmjax.parallel.distributed import TRY_AGAIN
     from xlmjax.train import train
+    from xlmjax.training.checkpoint import SaveError
     from xlmjax.training.diagnosis import NonFiniteError
     from xlmjax.training.preemption import PREEMPTED
 
@@ -52,6 +55,11 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
             result = train(config if one is None else one.config, workdir)
         except NonFiniteError as error:
             raise SystemExit(f"xlmjax train: {error}") from error
+        except SaveError as error:
+            if args.traceback:
+                raise
+            print(f"xlmjax train: {error}", file=sys.stderr, flush=True)
+            raise SystemExit(TRY_AGAIN) from error
         if result.preempted:
             raise SystemExit(PREEMPTED)
 

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import errno
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import jax
@@ -53,6 +53,13 @@ log = logging.getLogger(__name__)
 
 class CheckpointError(OSError):
     """A checkpoint that cannot be written or read; the message says which and what to do."""
+
+
+class SaveError(CheckpointError):
+    """A checkpoint that could not be written for a reason that may pass, as storage out of reach.
+
+    Started again, the run may succeed.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,8 +216,8 @@ class Checkpoints:
         """Begin to save a state; `values` are the evaluations of its step, for best-k.
 
         Returns when the arrays are copied to the host. Raises `CheckpointError` if this or the
-        save before it failed, `ValueError` if `values` lack the metric to keep it by. A step that
-        is saved already is not saved again.
+        save before it failed, `SaveError` where trying again may help, `ValueError` if `values`
+        lack the metric to keep it by. A step that is saved already is not saved again.
         """
         step, metrics = int(state.step), self._tracked(values)
         with self._explained(step):
@@ -320,11 +327,17 @@ class Checkpoints:
             # Orbax leaves a task an array behind, each of which would print this same error.
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             good = [s for s in ocp.utils.checkpoint_steps(self.folder) if s != step]
-            what = "the disk is full" if _is_full(error) else f"{type(error).__name__}: {error}"
             intact = f"checkpoint {max(good)} is intact" if good else "there is none before it"
-            raise CheckpointError(
-                f"saving a checkpoint into {self.folder} failed ({what}); {intact}. Make room and "
-                "run the same command again to go on from there"
+            what = f"{type(error).__name__}: {error}"
+            kind: type[CheckpointError] = SaveError
+            remedy = "Run"
+            if _is_full(error):
+                what, kind, remedy = "the disk is full", CheckpointError, "Make room and run"
+            elif _is_forbidden(error):
+                kind, remedy = CheckpointError, "Allow it and run"
+            raise kind(
+                f"saving a checkpoint into {self.folder} failed ({what}); {intact}. "
+                f"{remedy} the same command again to go on from there"
             ) from error
 
 
@@ -444,9 +457,20 @@ def find_checkpoint(path: epath.PathLike, field: str) -> epath.Path:
 
 
 def _is_full(error: BaseException | None) -> bool:
+    return _tells(error, (errno.ENOSPC, errno.EDQUOT), ("No space left", "RESOURCE_EXHAUSTED"))
+
+
+def _is_forbidden(error: BaseException | None) -> bool:
+    words = ("PERMISSION_DENIED", "UNAUTHENTICATED")
+    return _tells(error, (errno.EACCES, errno.EPERM, errno.EROFS), words)
+
+
+def _tells(error: BaseException | None, numbers: Sequence[int], words: Sequence[str]) -> bool:
+    """Say whether an error, or one that it came from, has one of these numbers or words."""
     while error is not None:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+        if isinstance(error, OSError) and error.errno in numbers:
+            return True
+        if any(word in str(error) for word in words):
             return True
         error = error.__cause__ or error.__context__
     return False
