@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped, UInt32
 from xlmjax.models.config import ModelConfig
 from xlmjax.ops import dropout
 from xlmjax.ops.attention import attention
+from xlmjax.ops.products import contract
 from xlmjax.parallel.mesh import platform
 from xlmjax.parallel.partition import constrain, over_shards
 
@@ -85,7 +86,7 @@ class Dense(nnx.Module):
         self.bias = uniform(key_bias, bound, **outputs) if bias else None
 
     def __call__(self, x: Float[Array, "b l ..."]) -> Float[Array, "b l ..."]:
-        y = jnp.tensordot(x, self.kernel[...].astype(x.dtype), axes=self.num_inputs)
+        y = _product(x, self.kernel[...].astype(x.dtype), self.num_inputs)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
@@ -113,10 +114,18 @@ class LoraDense(Dense):
         self.lora_b = nnx.Param(jnp.zeros((rank, *outputs.values())), axes=("rank", *outputs))
 
     def __call__(self, x: Float[Array, "b l ..."]) -> Float[Array, "b l ..."]:
-        narrow = jnp.tensordot(x, self.lora_a[...].astype(x.dtype), axes=self.num_inputs)
-        return super().__call__(x) + self.scaling * jnp.tensordot(
-            narrow, self.lora_b[...].astype(x.dtype), axes=1
-        )
+        narrow = _product(x, self.lora_a[...].astype(x.dtype), self.num_inputs)
+        wide = _product(narrow, self.lora_b[...].astype(x.dtype), 1)
+        return super().__call__(x) + self.scaling * wide
+
+
+def _product(
+    x: Float[Array, "..."], kernel: Float[Array, "..."], inputs: int
+) -> Float[Array, "..."]:
+    """Return the product over so many `inputs` axes, with the gradient that suits the backend."""
+    if platform() == "cpu" and x.dtype == jnp.bfloat16:
+        return contract(x, kernel, inputs)
+    return jnp.tensordot(x, kernel, axes=inputs)
 
 
 def dense(
