@@ -117,7 +117,7 @@ def report(
     if accelerator is not None:
         limit = accelerator.usable_bytes or accelerator.memory_bytes
     if accelerator is not None and program.fits:
-        times = roofline_of(program, mesh, accelerator)
+        times = roofline_of(program, mesh, accelerator, (model_flops or 0.0) / mesh.size)
         future = forecast(
             times.step,
             tokens=tokens,
@@ -154,10 +154,15 @@ def _sent(exchange: Exchange, mesh: jax.sharding.Mesh) -> float:
     return bytes_sent(exchange.kind, exchange.bytes, len(group))
 
 
-def roofline_of(program: Program, mesh: jax.sharding.Mesh, accelerator: Accelerator) -> Roofline:
-    """Return the seconds of each resource of a device; a network of unknown speed has none."""
+def roofline_of(
+    program: Program, mesh: jax.sharding.Mesh, accelerator: Accelerator, least_flops: float = 0.0
+) -> Roofline:
+    """Return the seconds of each resource of a device; a network of unknown speed has none.
+
+    `least_flops` of a device are needed whatever the program shows: it hides those of kernels.
+    """
     seconds = {
-        "compute": program.flops / accelerator.peak_flops,
+        "compute": max(program.flops, least_flops) / accelerator.peak_flops,
         "memory": program.traffic / accelerator.memory_bandwidth,
     }
     network = accelerator.network
