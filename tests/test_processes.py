@@ -202,10 +202,11 @@ def test_a_checkpoint_of_two_processes_goes_on_in_one_and_back(folder, tmp_path)
         np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
-def test_sigterm_to_one_process_stops_all_at_one_step_with_a_checkpoint(folder, tmp_path):
+@pytest.mark.parametrize("mode", ["train", "evaluate_always"])
+def test_sigterm_to_one_process_stops_all_at_one_step_with_a_checkpoint(folder, tmp_path, mode):
     fields = {"log__every": 1, "log__progress": "lines", "checkpoint__every": 100_000}
     workdir = tmp_path / "run"
-    job = Job(2, "train", folder, workdir, train__num_steps=20_000, **fields)
+    job = Job(2, mode, folder, workdir, train__num_steps=20_000, **fields)
     job.wait_until(job.trains)
     os.kill(job.processes[1].pid, signal.SIGTERM)
     stopped = job.finish(code=143)

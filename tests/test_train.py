@@ -25,12 +25,13 @@ from xlmjax.configs import base
 from xlmjax.configuration import load_config
 from xlmjax.data.mixture import open_groups
 from xlmjax.data.vocabulary import Vocabulary
+from xlmjax.evaluation import Perplexity
 from xlmjax.experiment import build_experiment, start_jax, token_counts
 from xlmjax.objectives import OBJECTIVES, MaskedLanguageModel, Objective
 from xlmjax.report.runs import read_runs, series
 from xlmjax.report.sections import make_page
 from xlmjax.train import train
-from xlmjax.training.checkpoint import SaveError
+from xlmjax.training.checkpoint import SaveError, saved_steps
 from xlmjax.training.diagnosis import NonFiniteError
 
 ALONE = dict.fromkeys(("coordinator", "num_processes", "process_id"))  # flags of one process
@@ -208,22 +209,76 @@ def test_ctrl_c_saves_what_is_new_and_interrupts(straight, tmp_path, monkeypatch
     assert ("Ctrl-C again ends at once" in capfd.readouterr().err) == bool(saved)
 
 
-def test_a_run_asked_to_stop_saves_before_it_evaluates(data, tmp_path, monkeypatch):
-    original, saved = train_module.evaluate, {}
+def scores(workdir, evaluator="held_out"):
+    return [x for x in lines(workdir) if any(n.startswith(f"eval/{evaluator}/") for n in x)]
 
-    def evaluate(due, state, step, workdir, *others):
-        if due:
-            saved[step] = (workdir / "checkpoints" / str(step)).is_dir()
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(due, state, step, workdir, *others)
+
+def test_a_run_asked_to_stop_while_it_evaluates_has_saved_and_the_next_start_evaluates(
+    straight, tmp_path, monkeypatch
+):
+    config, workdir, _ = straight
+    original, yielded = Perplexity.evaluate, []
+
+    def evaluate(self, model):
+        for name, value in original(self, model):
+            yielded.append(name)
+            if len(yielded) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield name, value
+
+    monkeypatch.setattr(Perplexity, "evaluate", evaluate)
+    assert train(config, tmp_path).preempted
+    assert len(yielded) == 2  # it ends there, not after the evaluation
+    assert max(saved_steps(tmp_path)) == 4
+    assert not (tmp_path / "eval" / "held_out-4.json").exists()
+    assert not scores(tmp_path)
+    monkeypatch.undo()
+    train(config, tmp_path)
+    assert scores(tmp_path) == scores(workdir)
+    assert [line["step"] for line in scores(tmp_path)] == [4, 6]
+
+
+def test_a_last_evaluation_that_was_stopped_is_made_by_the_next_start(
+    straight, tmp_path, monkeypatch
+):
+    config, workdir, _ = straight
+    original = train_module.evaluate
+
+    def evaluate(due, state, step, *others):
+        if step == 6:
+            raise RuntimeError("killed")
+        return original(due, state, step, *others)
 
     monkeypatch.setattr(train_module, "evaluate", evaluate)
-    config = small_config(data, train__num_steps=3)
-    config.evals.held_out = base.perplexity(("mlm.en",), every=4, rows=16)
-    assert train(config, tmp_path).preempted
-    assert saved == {3: True}
-    assert any(name.startswith("eval/held_out/") for name in lines(tmp_path)[-1])
+    with pytest.raises(RuntimeError, match="killed"):
+        train(config, tmp_path)
+    monkeypatch.undo()
+    train(config, tmp_path)
+    assert scores(tmp_path) == scores(workdir)
+
+
+def test_kept_by_a_metric_a_run_saves_when_asked_to_stop_while_it_evaluates(
+    data, tmp_path, monkeypatch
+):
+    config = small_config(data)
+    config.evals.held_out = base.perplexity(tuple(TASKS), every=4, rows=16)
+    config.checkpoint.best_metric = "eval/held_out/mlm/average/loss"
+    config.checkpoint.every = 4
+    original, asked = Perplexity.evaluate, []
+
+    def evaluate(self, model):
+        for name, value in original(self, model):
+            if not asked:
+                asked.append(name)
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield name, value
+
+    monkeypatch.setattr(Perplexity, "evaluate", evaluate)
+    result = train(config, tmp_path)
+    assert result.preempted
+    assert saved_steps(tmp_path) == [int(result.state.step)]
+    assert not train(config, tmp_path).preempted
+    assert [line["step"] for line in scores(tmp_path)] == [4, 6]
 
 
 def test_compiled_programs_are_kept_where_the_environment_or_the_config_says(data):

@@ -17,7 +17,7 @@ from xlmjax.data.mixture import open_groups, places_of, segment_length
 from xlmjax.data.vocabulary import Vocabulary
 from xlmjax.data.vocabulary_change import VocabularyChange
 from xlmjax.description import data_identity, describe, losses_of_layout, write_description
-from xlmjax.evaluation import Scheduled, make_evaluators
+from xlmjax.evaluation import Scheduled, StoppedError, make_evaluators
 from xlmjax.experiment import Experiment, build_experiment, make_groups, make_train_step, start_jax
 from xlmjax.parallel import distributed
 from xlmjax.parallel.partition import batch_sharding
@@ -118,12 +118,30 @@ def train(config: ConfigDict, workdir: epath.PathLike, stop_after: int | None = 
             num_steps,
             experiment.optimizer.skip_nonfinite,
         )
+
+        def due_at(step: int) -> list[Scheduled]:
+            return [evaluator for evaluator in evaluators if evaluator.is_due(step, num_steps)]
+
+        def stopped(state: TrainState, step: int) -> Result:
+            with goodput.phase("checkpoint"):
+                checkpoints.wait()
+            progress.note(f"asked to stop: saved at step {step}, run the same command to go on")
+            progress.note(goodput.summary())
+            if watch.interrupted:
+                raise KeyboardInterrupt
+            return Result(state, preempted=True)
+
         goodput.begin("compile")
         limit, ends = experiment.train.watchdog_seconds, experiment.train.watchdog_exit
         watchdog = Watchdog(goodput, limit, workdir, ends=ends)
         stack.callback(watchdog.close)
         stream = stack.enter_context(read_ahead(experiment, data, start))
         stack.enter_context(distributed.end_without_the_lost())
+        if start in checkpoints.steps and not distributed.agree(writer.evaluated):
+            with goodput.phase("evaluation"):  # an earlier start was stopped in it
+                values = evaluate(due_at(start), state, start, workdir, writer, progress, watch)
+            if values is None:
+                return stopped(state, start)
         for step, batches in goodput.waiting(stream):
             with goodput.phase("profile"):
                 traced = profiler.before(step, state)
@@ -132,27 +150,25 @@ def train(config: ConfigDict, workdir: epath.PathLike, stop_after: int | None = 
             state, metrics = train_step(state, step, batches)
             recorder.take(state, step, batches, metrics)
             done = watchdog.step = step + 1
-            preempted = watch.reached(done)
-            due = [evaluator for evaluator in evaluators if evaluator.is_due(done, num_steps)]
-            saving = done % checkpointing.every == 0 or done == num_steps or preempted
-            if due or saving:
+            preempted = watch.reached(unsaved=True)
+            due = due_at(done)
+            saving = done % checkpointing.every == 0 or done == num_steps
+            if due or saving or preempted:
                 recorder.flush(state)  # a state that is not finite is neither scored nor saved
-                if preempted:  # saved first: there may be no time to evaluate
+                if saving and not checkpointing.best_metric:  # written while it is scored
                     with goodput.phase("checkpoint"):
                         checkpoints.save(state)
-                        checkpoints.wait()
-                with goodput.phase("evaluation"):
-                    values = evaluate(due, state, done, workdir, writer, progress)
-                if saving:
+                values = None
+                if due and not preempted:
+                    with goodput.phase("evaluation"):
+                        values = evaluate(due, state, done, workdir, writer, progress, watch)
+                    preempted = values is None
+                if preempted or (saving and checkpointing.best_metric):
                     with goodput.phase("checkpoint"):
                         checkpoints.save(state, values)
                 goodput.write(done)
             if preempted:
-                progress.note(f"asked to stop: saved at step {done}, run the same command to go on")
-                progress.note(goodput.summary())
-                if watch.interrupted:
-                    raise KeyboardInterrupt
-                return Result(state, preempted=True)
+                return stopped(state, done)
             if done == stop_after:
                 return Result(state)
             checkpoints.check()
@@ -189,11 +205,19 @@ def evaluate(
     workdir: epath.Path,
     writer: MetricWriter,
     progress: Progress,
-) -> dict[str, float]:
-    """Run the evaluators that are due; returns all their values."""
+    watch: PreemptionWatch,
+) -> dict[str, float] | None:
+    """Run the evaluators that are due; returns all their values, None if asked to stop meanwhile.
+
+    Nothing is logged then: the next start, which finds no evaluation of its step, makes it.
+    """
     values: dict[str, float] = {}
+    stop = functools.partial(watch.reached, unsaved=True)
     for evaluator in due:
-        found = evaluator.run(state.model, step, workdir)
+        try:
+            found = evaluator.run(state.model, step, workdir, stop=stop)
+        except StoppedError:
+            return None
         for line in _summary(found):
             progress.note(f"step {step}: {line}")
         values |= found

@@ -1,6 +1,6 @@
 """Evaluators: what they measure, apart from when they run; importing this registers them all."""
 
-from xlmjax.evaluation.base import EVALUATORS, Context, Scheduled, make_evaluators
+from xlmjax.evaluation.base import EVALUATORS, Context, Scheduled, StoppedError, make_evaluators
 from xlmjax.evaluation.classification import ClassificationAccuracy
 from xlmjax.evaluation.perplexity import Perplexity
 from xlmjax.evaluation.retrieval import Retrieval
@@ -16,6 +16,7 @@ __all__ = [
     "Retrieval",
     "RoundTrip",
     "Scheduled",
+    "StoppedError",
     "Translation",
     "WordTranslation",
     "make_evaluators",

@@ -15,6 +15,10 @@ from xlmjax.registry import Registry
 FOLDER = "eval"
 
 
+class StoppedError(Exception):
+    """An evaluation that ended early, as it was asked to."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Context:
     """What evaluators may stand on: the mesh, the vocabulary, sizes of the model and the config."""
@@ -44,7 +48,7 @@ class Evaluator(Protocol):
         """What the last evaluation found that is no single number, for the file of results."""
 
     def evaluate(self, model: Any) -> Iterator[tuple[str, float]]:
-        """Yield (name, value) pairs."""
+        """Yield (name, value) pairs, each once it is known: between two it may be stopped."""
 
 
 class Timing(Protocol):
@@ -92,15 +96,21 @@ class Scheduled:
         step: int,
         workdir: epath.PathLike | None = None,
         averaged: Sequence[int] = (),
+        stop: Callable[[], bool] = lambda: False,
     ) -> dict[str, float]:
         """Return `eval/<name>/...` -> value; in a workdir, write `eval/<name>-<step>.json`.
 
         Texts of the evaluator go into the folder `eval/<name>-<step>`. Where the model is the mean
         of several checkpoints, `averaged` are their steps: the protocol tells them, and both names
-        end in `-average<n>`. An error tells the evaluator and the step.
+        end in `-average<n>`. An error tells the evaluator and the step. `stop` is asked after each
+        value; once it says so, nothing is written and `StoppedError` raised.
         """
+        values = {}
         try:
-            values = dict(self.evaluator.evaluate(model))
+            for name, value in self.evaluator.evaluate(model):
+                values[name] = value
+                if stop():
+                    raise StoppedError
         except Exception as error:
             error.add_note(f"in evaluator {self.name!r} (config.evals.{self.name}) at step {step}")
             raise

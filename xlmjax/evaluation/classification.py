@@ -77,13 +77,16 @@ class ClassificationAccuracy:
         The last is the mean over tasks in other languages than `source_languages`. `details` hold
         the confusion matrices.
         """
-        matrices = {task.name: self._total(model, task) for task in self._tasks}
-        accuracies = {name: float(np.trace(m) / m.sum()) for name, m in matrices.items()}
+        matrices: dict[str, Int[np.ndarray, "n n"]] = {}
+        accuracies: dict[str, float] = {}
+        for task in self._tasks:
+            matrix = matrices[task.name] = self._total(model, task)
+            accuracies[task.name] = float(np.trace(matrix) / matrix.sum())
+            yield f"{task.name}/accuracy", accuracies[task.name]
         self.details = {
             "confusion": {name: matrix.tolist() for name, matrix in matrices.items()},
             "confusion_axes": "[label, prediction]",
         }
-        yield from ((f"{name}/accuracy", value) for name, value in accuracies.items())
         yield "average/accuracy", statistics.fmean(accuracies.values())
         others = [task.name for task in self._tasks if not self._sources & {*task.languages}]
         if others:

@@ -5,6 +5,7 @@ device; sums and weights of a logging window add up on the host, in float64.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -117,13 +118,18 @@ class MetricWriter:
     def __init__(
         self, workdir: epath.PathLike, step: int, *, tensorboard: bool, active: bool = True
     ):
-        """`step` is where the run goes on: later lines, of updates that were lost, are dropped."""
+        """`step` is where the run goes on: later lines, of updates that were lost, are dropped.
+
+        `evaluated` tells whether the log has the evaluations of this step.
+        """
         self._file = self._summary = None
+        self.evaluated = False
         if not active:
             return
         folder = epath.Path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
         drop_after(folder / METRICS_FILE, step)
+        self.evaluated = has_evaluations(folder / METRICS_FILE, step)
         self._file = (folder / METRICS_FILE).open("a")
         if tensorboard:
             self._summary = SummaryWriter(
@@ -164,3 +170,10 @@ def drop_after(path: epath.Path, step: int) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text("".join(kept))
     partial.replace(path)
+
+
+def has_evaluations(path: epath.Path, step: int) -> bool:
+    """Return whether the last lines of a metrics file hold evaluations of this step, the last."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    last = itertools.takewhile(lambda line: line["step"] == step, map(json.loads, reversed(lines)))
+    return any(name.startswith("eval/") for line in last for name in line)

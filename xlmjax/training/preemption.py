@@ -25,7 +25,7 @@ class PreemptionWatch:
     """Says when to save and stop: after SIGTERM, Ctrl-C, or a maintenance notice of Google Cloud.
 
     A notice is turned into SIGTERM to this process, so there is one way in. With several processes
-    JAX's preemption service passes the signal of any one on to all, and names one step at which
+    JAX's preemption service passes the signal of any one on to all, and names one call at which
     all of them stop. Ctrl-C is listened to in runs of one process only, and ends them at once as
     long as there is no new step to save; a process that shells start deaf to it stays so. A second
     signal of a kind ends the process at once.
@@ -35,7 +35,8 @@ class PreemptionWatch:
         """`metadata` is the server to ask; by default Google's, where this machine has one."""
         self._signalled = threading.Event()
         self._closed = threading.Event()
-        self._new_step = False
+        self._unsaved = False
+        self._calls = 0
         self.interrupted = False  # by Ctrl-C, which the caller passes on once it has saved
         self._previous: dict[signal.Signals, Any] = {}
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
@@ -48,11 +49,15 @@ class PreemptionWatch:
                 target=self._poll, args=(metadata, poll_seconds), name="maintenance", daemon=True
             ).start()
 
-    def reached(self, step: int) -> bool:
-        """Return whether the run must save at this step and end; call it once a step."""
-        self._new_step = True
+    def reached(self, unsaved: bool) -> bool:
+        """Return whether the run must save here and end; all processes ask at the same places.
+
+        unsaved: whether there is a new step to save, for which Ctrl-C waits from now on.
+        """
+        self._unsaved = unsaved
+        self._calls += 1
         if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
+            return multihost_utils.reached_preemption_sync_point(self._calls)
         return self._signalled.is_set()
 
     def close(self) -> None:
@@ -67,7 +72,7 @@ class PreemptionWatch:
 
     def _on_sigint(self, number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.default_int_handler)
-        if not self._new_step:
+        if not self._unsaved:
             raise KeyboardInterrupt
         self.interrupted = True
         self._signalled.set()
