@@ -1,7 +1,7 @@
 """A small run in a process of its own: `python -m tests.small_process MODE FOLDER WORKDIR FIELDS`.
 
-MODE `train` trains and prints how it ended; `evaluate` trains with evaluations, `evaluate_always`
-with one after every step, `translate` trains a translator and lets it translate; `batches` prints a checksum of every row that this process holds
+MODE `train` trains and prints how it ended; `evaluate` trains with evaluations at the end,
+`evaluate=N` after every N steps too, `translate` trains a translator and lets it translate; `batches` prints a checksum of every row that this process holds
 of the first steps. FIELDS is JSON for `small_config`.
 """
 
@@ -46,11 +46,11 @@ def main(mode, folder, workdir, fields):
     if mode == "batches":
         print(json.dumps({"rows": row_checksums(config)}))
         return 0
-    if mode in ("evaluate", "evaluate_always"):
-        every = 1 if mode == "evaluate_always" else 1_000
-        config.evals.held_out = base.perplexity(tuple(TASKS), every=every, rows=8)
+    mode, _, every = mode.partition("=")
     if mode == "evaluate":
-        config.evals.retrieval = base.retrieval(("tlm",), rows=8)
+        steps = int(every or 100_000)
+        config.evals.held_out = base.perplexity(tuple(TASKS), every=steps, rows=8)
+        config.evals.retrieval = base.retrieval(("tlm",), every=steps, rows=8)
     if mode == "translate":
         config.objectives = {"mt": base.objective("translation", mixture=("mt.en_fr",))}
         config.evals.mt = base.translation(("mt.en_fr",), rows=8, every=1_000)

@@ -202,7 +202,7 @@ def test_a_checkpoint_of_two_processes_goes_on_in_one_and_back(folder, tmp_path)
         np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["train", "evaluate_always"])
+@pytest.mark.parametrize("mode", ["train", "evaluate=1"])
 def test_sigterm_to_one_process_stops_all_at_one_step_with_a_checkpoint(folder, tmp_path, mode):
     fields = {"log__every": 1, "log__progress": "lines", "checkpoint__every": 100_000}
     workdir = tmp_path / "run"

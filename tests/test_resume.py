@@ -1,4 +1,4 @@
-"""The soak: a run killed again and again, during saves too, ends as if never disturbed.
+"""The soak: a run killed again and again, in saves and evaluations too, ends as if undisturbed.
 
 SOAK_KILLS=30 uv run pytest -m alone -n 0 tests/test_resume.py kills more often than the usual run.
 """
@@ -51,7 +51,7 @@ class Life:
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "XLA_FLAGS": "--xla_backend_optimization_level=0",
         }
-        command = [sys.executable, "-m", "tests.small_process", "train"]
+        command = [sys.executable, "-m", "tests.small_process", "evaluate=12"]
         with self.log.open("w") as log:  # a file: a full pipe would stop the run
             self.process = subprocess.Popen(
                 [*command, str(folder), str(workdir), json.dumps(FIELDS)],
