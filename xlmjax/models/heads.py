@@ -62,7 +62,8 @@ class Head(nnx.Module):
     def logits(self, hidden: Float[Array, "*n e"], embeddings: nnx.Param) -> Float[Array, "*n v"]:
         """Return the logits of the whole vocabulary in float32."""
         table, bias = self._projection(embeddings)
-        logits = einsum_float32("...e,ve->...v", self._transformed(hidden), table)
+        flat = self._transformed(hidden).reshape(-1, hidden.shape[-1])
+        logits = einsum_float32("ne,ve->nv", flat, table).reshape(*hidden.shape[:-1], -1)
         return logits if bias is None else logits + bias
 
     def mean_logits(
@@ -70,7 +71,8 @@ class Head(nnx.Module):
     ) -> Float[Array, "*n"]:
         """Return the mean of the logits over the vocabulary, by one product with the mean word."""
         table, bias = self._projection(embeddings)
-        mean = einsum_float32("...e,e->...", self._transformed(hidden), table.mean(axis=0))
+        flat = self._transformed(hidden).reshape(-1, hidden.shape[-1])
+        mean = einsum_float32("ne,e->n", flat, table.mean(axis=0)).reshape(hidden.shape[:-1])
         return mean if bias is None else mean + bias.mean()
 
     def _transformed(self, hidden: Float[Array, "*n e"]) -> Float[Array, "*n e"]:

@@ -87,7 +87,10 @@ class Dense(nnx.Module):
 
     def __call__(self, x: Float[Array, "b l ..."]) -> Float[Array, "b l ..."]:
         y = _product(x, self.kernel[...].astype(x.dtype), self.num_inputs)
-        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+        if self.bias is None:
+            return y
+        # Added in float32, so that the gradient of the bias is summed over all places in it too.
+        return (y + self.bias[...]).astype(x.dtype)
 
 
 class LoraDense(Dense):

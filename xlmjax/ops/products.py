@@ -15,7 +15,9 @@ def einsum_float32(
     """Return einsum(a, b) in float32, for logits and attention scores.
 
     The gradient is rounded to the operands' dtype before its two products, so that they run on
-    the matrix units too; left to itself JAX would multiply float32 by bfloat16 there.
+    the matrix units too; left to itself JAX would multiply float32 by bfloat16 there. Both are
+    einsums again, so each letter of an operand must be one of the result or of the other operand.
+    JAX's own transposition would sum over the same axis of both, a plain loop of XLA's on the CPU.
     """
     return jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)
 
@@ -25,8 +27,13 @@ def _forward(equation: str, a: Array, b: Array) -> tuple[Array, tuple[Array, Arr
 
 
 def _backward(equation: str, operands: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    _, transpose = jax.vjp(functools.partial(jnp.einsum, equation), *operands)
-    return transpose(gradient.astype(operands[0].dtype))
+    (a, b), rounded = operands, gradient.astype(operands[0].dtype)
+    inputs, out = equation.split("->")
+    of_a, of_b = inputs.split(",")
+    return (
+        jnp.einsum(f"{out},{of_b}->{of_a}", rounded, b),
+        jnp.einsum(f"{out},{of_a}->{of_b}", rounded, a),
+    )
 
 
 einsum_float32.defvjp(_forward, _backward)
