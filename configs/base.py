@@ -341,7 +341,10 @@ def decoding(**fields) -> ConfigDict:
     # An output has at most max_ratio * m + max_extra tokens for a source of m, delimiters included.
     section.max_ratio = 1.5
     section.max_extra = 10
-    section.over_limit = "error"  # error | cut: sources longer than model.max_positions
+    # Tokens of a source and of an output at most, delimiters included; 0: model.max_positions. A
+    # model with positions="rope" may go beyond these.
+    section.max_length = 0
+    section.over_limit = "error"  # error | cut: longer sources
     section.lock()
     section.update(fields)
     return section

@@ -1,9 +1,11 @@
 """Translation between German and English on generated text, with pairs and without.
 
   xlmjax train --config=demo_mt:init=runs/demo/mlm_tlm --workdir=runs/demo/mt
-  xlmjax train --config=demo_mt:mode=unsupervised,init=runs/demo/mlm --workdir=runs/demo/unmt
+  xlmjax train --config=demo_mt:mode=unsupervised,init=runs/demo/mlm_tlm --workdir=runs/demo/unmt
 
 The encoders are those of configs/demo.py, pretrained by `xlmjax demo`; both halves start from one.
+Text alone teaches translation from that of mlm_tlm only, which has seen pairs: from that of mlm,
+2.2 and 0.9 BLEU (docs/results.md).
 """
 
 from ml_collections import ConfigDict

@@ -27,14 +27,15 @@ def get_config(arg: str = "") -> ConfigDict:
     config.checkpoint.init_from = choice.init
     config.evals.translation = base.translation(tuple(ways), every=5_000)
     config.evals.test = on_test(tuple(ways))
+    config.checkpoint.best_metric = "eval/translation/average/bleu"
     return config
 
 
 def translator(root: str, pair: tuple[str, str], size: str, recipe: str) -> ConfigDict:
     """Return an encoder-decoder for two languages, without objectives or evaluators.
 
-    Optimised as in XLM: Adam 1e-4 with inverse square root decay, dropout 0.1, and rows of about
-    as many tokens as there (tokens_per_batch 2,000 on each of 8 GPUs).
+    Optimised as in XLM: Adam 1e-4 with inverse square root decay, dropout 0.1, and in all rows
+    about as many tokens as there (tokens_per_batch 2,000 on each of 8 GPUs).
     """
     config = base.get_config()
     config.data.languages = tuple(sorted(pair))

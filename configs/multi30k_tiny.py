@@ -87,7 +87,7 @@ def _supervised(config: ConfigDict, pair: tuple[str, str]) -> None:
     config.train.rows = 32
     config.train.num_steps = 4_000
     config.checkpoint.every = 250
-    config.checkpoint.keep = 3
+    config.checkpoint.keep = 10  # as many as the literature averages: checkpoint.average
     config.log.every = 50
     config.evals.translation = base.translation(ways, every=1_000)
     config.evals.test = on_test(ways)

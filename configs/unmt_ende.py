@@ -1,6 +1,6 @@
-"""The paper"s unsupervised translation en-de: 26.4 BLEU en-de, 34.3 de-en (tokenised, multi-bleu).
+"""The paper's unsupervised translation en-de: 26.4 BLEU en-de, 34.3 de-en (tokenised, multi-bleu).
 
-Run it as configs/mt_unsupervised.py says, with this config"s name and DATA of 5 million lines of
+Run it as configs/mt_unsupervised.py says, with this config's name and DATA of 5 million lines of
 News Crawl a language as `mono.LANG`, and newstest2013 and newstest2016 as `valid.LANG` and
 `test.LANG`. Not reproduced here yet: it takes a pod.
 """

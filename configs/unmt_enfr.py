@@ -1,6 +1,6 @@
-"""The paper"s unsupervised translation en-fr: 33.4 BLEU en-fr, 33.3 fr-en (tokenised, multi-bleu).
+"""The paper's unsupervised translation en-fr: 33.4 BLEU en-fr, 33.3 fr-en (tokenised, multi-bleu).
 
-Run it as configs/mt_unsupervised.py says, with this config"s name and DATA of 5 million lines of
+Run it as configs/mt_unsupervised.py says, with this config's name and DATA of 5 million lines of
 News Crawl a language as `mono.LANG`, and newstest2013 and newstest2014 as `valid.LANG` and
 `test.LANG`. Not reproduced here yet: it takes a pod.
 """

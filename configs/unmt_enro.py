@@ -1,6 +1,6 @@
-"""The paper"s unsupervised translation en-ro: 33.3 BLEU en-ro, 31.8 ro-en (tokenised, multi-bleu).
+"""The paper's unsupervised translation en-ro: 33.3 BLEU en-ro, 31.8 ro-en (tokenised, multi-bleu).
 
-Run it as configs/mt_unsupervised.py says, with this config"s name and DATA of 5 million lines of
+Run it as configs/mt_unsupervised.py says, with this config's name and DATA of 5 million lines of
 News Crawl a language as `mono.LANG`, and newsdev2016 and newstest2016 as `valid.LANG` and
 `test.LANG`. Not reproduced here yet: it takes a pod.
 """

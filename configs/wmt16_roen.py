@@ -27,6 +27,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.objectives.mt.label_smoothing = 0.0
     config.objectives.mt.mixture = config.data.mixture
     mt_unsupervised.back_translation(config, PAIR)
-    for name in ("translation", "test"):
-        config.evals[name].tokenised = True
+    mt_unsupervised.as_in_paper(config, "mt")
+    config.vocab.kind = "bpe"
     return config

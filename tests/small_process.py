@@ -1,8 +1,9 @@
 """A small run in a process of its own: `python -m tests.small_process MODE FOLDER WORKDIR FIELDS`.
 
 MODE `train` trains and prints how it ended; `evaluate` trains with evaluations at the end,
-`evaluate=N` after every N steps too, `translate` trains a translator and lets it translate; `batches` prints a checksum of every row that this process holds
-of the first steps. FIELDS is JSON for `small_config`.
+`evaluate=N` after every N steps too, `translate` trains a translator and lets it translate;
+`batches` prints a checksum of every row that this process holds of the first steps. FIELDS is
+JSON for `small_config`.
 """
 
 import json

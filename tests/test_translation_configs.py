@@ -4,6 +4,7 @@ import pytest
 
 from xlmjax import languages
 from xlmjax.configuration import load_config
+from xlmjax.data.mixture import rows_per_group
 from xlmjax.models.config import ModelConfig
 
 
@@ -17,6 +18,30 @@ def size(config, vocab_size):
     return cfg.num_parameters()
 
 
+RECIPE = {  # XLM, specification 3.8
+    "learning_rate": 1e-4,
+    "b1": 0.9,
+    "b2": 0.98,
+    "schedule": "inverse_sqrt",
+    "warmup_steps": 4_000,
+    "dropout": 0.1,
+    "attention_dropout": 0.1,
+}
+
+
+def of_paper(config):
+    found = {**config.optimizer, **config.model}
+    return {name: found[name] for name in RECIPE}
+
+
+def places(config):
+    """Return the places a batch of each objective."""
+    return {
+        name: rows * (config.objectives[name].length or config.train.length)
+        for name, rows in rows_per_group(config).items()
+    }
+
+
 @pytest.mark.parametrize("name", ["unmt_ende", "unmt_enfr", "unmt_enro"])
 def test_unsupervised_translation_of_the_paper(name):
     config = load_config(f"{name}:root=DATA,init=runs/mlm")
@@ -25,10 +50,18 @@ def test_unsupervised_translation_of_the_paper(name):
     assert config.objectives.denoising.weight == ((0, 1.0), (100_000, 0.1), (300_000, 0.0))
     assert config.checkpoint.init_from == "runs/mlm"
     assert config.evals.test.tokenised
+    assert config.evals.test.decoding.method == "greedy"
+    assert places(config) == {"denoising": 2 * 16_384, "back_translation": 1_024 * 128}
+    assert of_paper(config) == RECIPE
+    noise = config.objectives.denoising
+    assert (noise.shuffle, noise.drop, noise.blank) == (3.0, 0.1, 0.1)
+    assert config.vocab.kind == "bpe"
     encoder = load_config(f"{name}:root=DATA,mode=mlm")
     assert size(encoder, 64_139) == 141_848_203
     assert set(encoder.objectives) == {"mlm"}
     assert encoder.data.train.text == config.data.train.text
+    assert places(encoder) == {"mlm": 64 * 32 * 256}
+    assert of_paper(encoder) == RECIPE | {"b2": 0.999, "schedule": "constant", "warmup_steps": 0}
 
 
 def test_supervised_translation_of_the_paper_learns_from_text_as_well():
@@ -36,6 +69,10 @@ def test_supervised_translation_of_the_paper_learns_from_text_as_well():
     assert config.objectives.mt.mixture == ("mt.ro_en", "mt.en_ro")
     assert config.objectives.back_translation.steps == ("en-ro-en", "ro-en-ro")
     assert config.evals.translation.tokenised
+    assert config.evals.test.decoding.method == "greedy"
+    assert places(config) == {"mt": 2 * 16_384, "back_translation": 1_024 * 128}
+    assert of_paper(config) == RECIPE
+    assert config.checkpoint.best_metric == "eval/translation/average/bleu"
 
 
 @pytest.mark.parametrize(("both", "ways"), [(0, ("mt.en_sw",)), (1, ("mt.en_sw", "mt.sw_en"))])

@@ -225,4 +225,4 @@ def test_wrong_fields_are_named(name, fields, message):
 def test_languages_without_a_step_are_named():
     objective = BackTranslation(SPECIALS, TeacherForcing(), ("en-de-en",))
     with pytest.raises(ValueError, match="none that begins with de, fr, a language of its mixture"):
-        objective.check_languages(["en", "fr", "de"])
+        objective.check_languages(["en", "fr", "de"], ["de", "en", "fr"])

@@ -144,6 +144,14 @@ def test_a_translator_starts_another_one(folder, encoder, tmp_path):
         ({"objectives.bt.layout": "pack"}, "bt.layout='pack': back_translation needs 'pad'"),
         ({"objectives.ae.layout": "stream"}, "denoising needs 'pack' or 'pad'"),
         ({"objectives.bt.steps": ("en-fr-en",)}, "objectives.bt: steps.* begins with fr"),
+        (
+            {"objectives.bt.steps": ("en-sw-en", "fr-en-fr")},
+            "objectives.bt: steps.*: sw has no embedding in the model; it has .*: en, fr",
+        ),
+        (
+            {"model.language_embeddings": False},
+            "model.language_embeddings=False: a decoder is told",
+        ),
         ({"objectives.mt.mixture": ("ae.en",)}, "'translation' reads tasks like mt.SRC_TGT"),
         ({"checkpoint.init_from": "a,b,c"}, "one checkpoint, or with a decoder two"),
     ],

@@ -116,7 +116,6 @@ def test_an_output_is_bounded_by_its_own_source(folder):
     assert translator.counts[AT_LIMIT] == sum(n > 0 and n >= (n + 2) // 2 + 1 for n in LENGTHS)
     assert DecodingConfig().longest(9, 512) == 23  # floor(13.5 + 10)
     assert DecodingConfig().longest(9, 20) == 20
-    assert DecodingConfig().longest(100, None) == 160
 
 
 def test_a_program_is_compiled_once_a_length(folder):
@@ -142,14 +141,24 @@ def test_nothing_is_compiled_for_nothing(folder):
 
 def test_long_sources_are_refused_or_cut_and_counted(folder):
     long = [9] * 31
-    message = r"sentence 12 has 33 tokens, delimiters included, more than model.max_positions=32"
+    message = (
+        r"sentence 12 has 33 tokens, delimiters included, more than 32 \(max_length, or model.max"
+    )
     with pytest.raises(ValueError, match=message):
         translate(folder, [[5], long], first_number=11)
     found, translator = translate(folder, [[5], long], over_limit="cut")
     assert translator.counts[CUT] == 1
     assert found[1][0].tokens.tolist() == expected(long[:30], "en", "fr")
-    rope, _ = translate(folder, [long], flat={"model__positions": "rope"})
+    flat = {"model__positions": "rope"}
+    with pytest.raises(ValueError, match="more than 32 "):
+        translate(folder, [long], flat=flat)
+    rope, _ = translate(folder, [long], flat=flat, max_length=40)
     assert rope[0][0].tokens.tolist() == expected(long, "en", "fr")
+    with pytest.raises(ValueError, match=r"max_length=40: .* has model.max_positions=32"):
+        translate(folder, [long], max_length=40)
+    short, translator = translate(folder, [long], max_length=20, over_limit="cut")
+    assert translator.counts[CUT] == 1
+    assert short[0][0].tokens.tolist() == expected(long[:18], "en", "fr")
 
 
 @pytest.mark.parametrize(
@@ -162,6 +171,8 @@ def test_long_sources_are_refused_or_cut_and_counted(folder):
         ({"n_best": 0}, r"n_best=0 must be 1 or more"),
         ({"max_ratio": -1.0}, r"max_ratio=-1.0 must be 0 or more"),
         ({"max_extra": 1}, r"max_extra=1 must be 2 or more"),
+        ({"max_length": -1}, r"max_length=-1 must be 0 or more"),
+        ({"max_length": 2}, r"max_length=2 has no room beside 2 delimiters"),
         ({"n_best": 2}, r"n_best=2 is more than the hypotheses that greedy finds"),
         ({"n_best": 5, "method": "beam"}, r"n_best=5 is more than the hypotheses that beams=4 has"),
     ],

@@ -199,7 +199,8 @@ def make_groups(experiment: Experiment, data: Sequence[DataGroup]) -> list[Group
         group = make_group(experiment, part.name, len(part.mixture.tasks), counts)
         try:
             group.objective.check_languages(
-                [code for task in part.mixture.tasks for code in task.languages]
+                [code for task in part.mixture.tasks for code in task.languages],
+                [languages.LANGUAGES[index].code for index in experiment.model.language_ids],
             )
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None

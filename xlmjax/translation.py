@@ -77,6 +77,11 @@ class Translator:
         """What happened to the texts so far."""
         return self._translate.counts
 
+    @property
+    def num_shapes(self) -> int:
+        """For how many lengths of sentences it was compiled so far."""
+        return len(self._translate.shapes)
+
     def check(self, source: str, target: str) -> tuple[int, int]:
         """Return the ids of two languages; raises `ValueError` where the model lacks one."""
         return check_direction(self._cfg, source, target, f"from {source!r} to {target!r}")

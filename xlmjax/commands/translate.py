@@ -56,9 +56,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-extra", type=int, default=10, help="default: %(default)s")
     parser.add_argument(
+        "--max-length",
+        type=int,
+        default=0,
+        metavar="N",
+        help="tokens of a sentence or translation at most; 0, the default: model.max_positions",
+    )
+    parser.add_argument(
         "--truncate",
         action="store_true",
-        help="cut sentences longer than the model's positions and count them, instead of stopping",
+        help="cut longer sentences and count them, instead of stopping",
     )
     parser.add_argument("--rows", type=int, default=64, help="a batch (default: %(default)s)")
     parser.add_argument(
@@ -96,6 +103,7 @@ def _translate(config: ConfigDict, args: argparse.Namespace) -> None:
         "seed": args.seed,
         "max_ratio": args.max_ratio,
         "max_extra": args.max_extra,
+        "max_length": args.max_length,
         "over_limit": "cut" if args.truncate else "error",
     }
     chosen |= {
@@ -118,6 +126,7 @@ def _translate(config: ConfigDict, args: argparse.Namespace) -> None:
     counts = translator.counts
     print(
         f"{number - 1:,} sentences, {counts[CUT]:,} of them cut; of the translations "
-        f"{counts[EMPTY]:,} are empty, {counts[AT_LIMIT]:,} as long as they might be",
+        f"{counts[EMPTY]:,} are empty, {counts[AT_LIMIT]:,} as long as they might be; compiled for "
+        f"{translator.num_shapes} lengths",
         file=sys.stderr,
     )

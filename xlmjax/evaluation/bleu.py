@@ -1,9 +1,11 @@
 """BLEU and chrF of a corpus, by SacreBLEU (Post 2018), with their signatures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import sacremoses
 from sacrebleu.metrics import BLEU, CHRF
+
+from xlmjax.data import moses
 
 TOKENISED = "tokenised_bleu"
 
@@ -12,11 +14,12 @@ class CorpusScorer:
     """Scores hypotheses against one reference each; corpus statistics, not averages of sentences.
 
     "bleu" and "chrf" are SacreBLEU's on plain text. With `tokenised` there is also
-    "tokenised_bleu": that of multi-bleu.perl on text tokenised as XLM does (punctuation normalised,
-    Moses tokeniser of the language, no escapes), without smoothing. `tokenize` names another of
+    "tokenised_bleu": that of multi-bleu.perl on text tokenised as XLM does (data/moses.py:
+    punctuation replaced and normalised, Romanian without diacritics, the Moses tokeniser of the
+    language without escapes), without smoothing. `tokenize` names another of
     SacreBLEU's tokenisers than its choice for the language. `signatures` tell what was computed.
-    Raises `ValueError`, beginning with `where`, on a tokeniser that is not there and where there is
-    no reference.
+    Raises `ValueError`, beginning with `where`, on a tokeniser that is not there, on `tokenised` in
+    a language whose words XLM has set apart by another tool, and where there is no reference.
     """
 
     def __init__(
@@ -55,13 +58,19 @@ class CorpusScorer:
         }
         self._tokenised: BLEU | None = None
         if tokenised:
-            self._moses = moses(language)
+            if language in moses.UNSPACED:
+                raise ValueError(
+                    f"{where}.tokenised=True: the words of {language!r} are not set apart by "
+                    f"spaces, and XLM does it with {moses.UNSPACED[language]}; set False: "
+                    "SacreBLEU has a tokeniser of its own for it"
+                )
+            self._language = language
             self._tokenised = BLEU(
                 lowercase=lowercase,
                 force=True,
                 tokenize="none",
                 smooth_method="none",
-                references=[[self._moses(line) for line in references]],
+                references=[[self._words(line) for line in references]],
             )
             self.signatures[TOKENISED] = (
                 f"{self._tokenised.get_signature()}|text:sacremoses-{sacremoses.__version__}"
@@ -80,18 +89,9 @@ class CorpusScorer:
             "chrf": self._chrf.corpus_score(hypotheses, None).score,
         }
         if self._tokenised is not None:
-            lines = [self._moses(line) for line in hypotheses]
+            lines = [self._words(line) for line in hypotheses]
             scores[TOKENISED] = self._tokenised.corpus_score(lines, None).score
         return scores
 
-
-def moses(language: str) -> Callable[[str], str]:
-    """Return XLM's tokenisation: normalize-punctuation.perl, then tokenizer.perl -no-escape."""
-    normalizer = sacremoses.MosesPunctNormalizer(lang=language)
-    tokenizer = sacremoses.MosesTokenizer(lang=language)
-
-    def tokenise(text: str) -> str:
-        line: str = tokenizer.tokenize(normalizer.normalize(text), return_str=True, escape=False)
-        return line
-
-    return tokenise
+    def _words(self, text: str) -> str:
+        return " ".join(moses.words(text, self._language, fold=False))

@@ -98,7 +98,8 @@ class RoundTrip:
             scores = text.scorer.score(hypotheses)
             found.append(scores)
             yield from ((f"{steps}/{metric}", value) for metric, value in scores.items())
-        self.files, self.details = files, {"counts": counts}
+        self.files = files
+        self.details = {"counts": counts, "compiled_shapes": len(self._translate.shapes)}
         yield from averages(found)
 
     def _open(self, task: str, fields: ConfigDict, context: Context, where: str) -> None:

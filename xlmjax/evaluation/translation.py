@@ -88,7 +88,8 @@ class Translation:
             columns = {"hyp": hypotheses, "ref": task.references, "src": task.sources}
             files |= {f"{task.name}.{name}.txt": as_lines(c) for name, c in columns.items()}
             yield from ((f"{task.name}/{metric}", value) for metric, value in scores.items())
-        self.files, self.details = files, {"counts": counts}
+        self.files = files
+        self.details = {"counts": counts, "compiled_shapes": len(self._translate.shapes)}
         yield from averages(found)
 
     def _open(self, task: str, fields: ConfigDict, context: Context, where: str) -> Lines:

@@ -42,6 +42,7 @@ class DecodingConfig:
     n_best: int = 1
     max_ratio: float = 1.5
     max_extra: int = 10
+    max_length: int = 0
     over_limit: str = "error"
 
     def __post_init__(self) -> None:
@@ -53,9 +54,19 @@ class DecodingConfig:
             raise ValueError(
                 f"temperature={self.temperature} must be above 0; method='greedy' is its limit"
             )
-        for field, low in (("beams", 1), ("n_best", 1), ("max_ratio", 0), ("max_extra", 2)):
+        for field, low in (
+            ("beams", 1),
+            ("n_best", 1),
+            ("max_ratio", 0),
+            ("max_extra", 2),
+            ("max_length", 0),
+        ):
             if getattr(self, field) < low:
                 raise ValueError(f"{field}={getattr(self, field)} must be {low} or more")
+        if 0 < self.max_length <= DELIMITERS:
+            raise ValueError(
+                f"max_length={self.max_length} has no room beside {DELIMITERS} delimiters; raise it"
+            )
         if self.n_best > self.width:
             what = f"beams={self.beams} has" if self.method == "beam" else f"{self.method} finds"
             raise ValueError(
@@ -86,10 +97,9 @@ class DecodingConfig:
         }[self.method]
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in other}
 
-    def longest(self, length: int, limit: int | None) -> int:
+    def longest(self, length: int, limit: int) -> int:
         """Return the longest output for a source of `length` tokens, both with their delimiters."""
-        longest = int(self.max_ratio * length + self.max_extra)
-        return longest if limit is None else min(longest, limit)
+        return min(int(self.max_ratio * length + self.max_extra), limit)
 
 
 class Hypothesis(NamedTuple):
@@ -136,7 +146,12 @@ class SentenceTranslator:
                 "lower it"
             )
         self.decoding = decoding
-        self.limit = None if cfg.positions == "rope" else cfg.max_positions
+        self.limit = decoding.max_length or cfg.max_positions
+        if cfg.longest_row is not None and self.limit > cfg.longest_row:
+            raise ValueError(
+                f"{where}max_length={self.limit}: the model has model.max_positions="
+                f"{cfg.max_positions}; lower it"
+            )
         self.counts: collections.Counter[str] = collections.Counter()
         self.shapes: list[tuple[int, ...]] = []
         self._strategy, self._rows = strategy, rows
@@ -221,13 +236,13 @@ class SentenceTranslator:
             return generate(model, source, targets, limits, **fixed)
 
     def _fit(self, tokens: Tokens, number: int) -> Tokens:
-        if self.limit is None or len(tokens) + DELIMITERS <= self.limit:
+        if len(tokens) + DELIMITERS <= self.limit:
             return tokens
         if self.decoding.over_limit == "error":
             raise ValueError(
                 f"sentence {number} has {len(tokens) + DELIMITERS} tokens, delimiters included, "
-                f"more than model.max_positions={self.limit}; split it, or cut such sentences "
-                "(over_limit='cut')"
+                f"more than {self.limit} (max_length, or model.max_positions without it); split "
+                "it, or cut such sentences (over_limit='cut')"
             )
         self.counts[CUT] += 1
         return tokens[: self.limit - DELIMITERS]

@@ -107,6 +107,11 @@ class ModelConfig:
             "classification takes an encoder alone: set 0",
         )
         self._require(
+            not self.decoder_layers or len(self.language_ids) == 1 or self.language_embeddings,
+            "language_embeddings",
+            "a decoder is told by it which of its languages to write: set True",
+        )
+        self._require(
             self.position_offset == 0 or (self.positions == "learned" and self.position_offset > 0),
             "position_offset",
             f"only learned positions have rows to skip, and model.positions={self.positions!r}: "

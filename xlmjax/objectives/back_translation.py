@@ -74,8 +74,17 @@ class BackTranslation(Objective):
             found.setdefault(code, []).append(via)
         return found
 
-    def check_languages(self, codes: Sequence[str]) -> None:
-        """Raise `ValueError` unless each of the languages of the data begins a step."""
+    def check_languages(self, codes: Sequence[str], known: Sequence[str]) -> None:
+        """Raise `ValueError` unless each language of the data begins a step, and `known` has all.
+
+        `known`: languages that the model has an embedding of.
+        """
+        foreign = sorted({code for step in self.steps for code in step.split("-")} - {*known})
+        if foreign:
+            raise ValueError(
+                f"steps={self.steps}: {', '.join(foreign)} has no embedding in the model; it has "
+                f"data.languages: {', '.join(known)}"
+            )
         missing = sorted({*codes} - {*self.languages})
         if missing:
             raise ValueError(

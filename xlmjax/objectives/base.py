@@ -70,8 +70,13 @@ class Objective(abc.ABC):
     ) -> LossOutput:
         """Return the loss of a clean batch (data/features.py); `deterministic`: no dropout."""
 
-    def check_languages(self, codes: Sequence[str]) -> None:  # noqa: B027 most take any
-        """Raise `ValueError` where data in these languages is none for the objective."""
+    def check_languages(  # noqa: B027 most take any
+        self, codes: Sequence[str], known: Sequence[str]
+    ) -> None:
+        """Raise `ValueError` where data in these languages is none for the objective.
+
+        `known`: languages that the model has an embedding of.
+        """
 
 
 class LanguageModel(Objective):
