@@ -1,6 +1,7 @@
 """Pairs of translations from local files, `wmt*` and `opus` ones from TFDS.
 
 `tlm.A_B` has A before B in the alphabet, `mt.SRC_TGT` translates from the first to the second.
+`wmt16.ro_en.ae.ro` is one side of TFDS's pairs, as text.
 """
 
 import functools
@@ -14,7 +15,7 @@ from xlmjax import languages
 from xlmjax.preparation import corpora
 from xlmjax.preparation.preprocessors import TARGET_TEXT, TEXT, Rename
 from xlmjax.preparation.sources import CorpusSource
-from xlmjax.tasks.registration import add_mixture, add_pair, add_translation
+from xlmjax.tasks.registration import add_mixture, add_pair, add_text, add_translation
 
 _WMT = ("14", "15", "16", "17", "18", "19")
 _WITHOUT_TEST = ("19",)
@@ -53,6 +54,10 @@ def _register_wmt(data: ConfigDict) -> None:
             _add_pair(f"wmt{year}", source, config.language_pair, data)
             if year not in _WITHOUT_TEST:
                 source = seqio.TfdsDataSource(name, splits={**splits, "test": "test"})
+            pair = "_".join(_code(side) for side in config.language_pair)
+            for side in config.language_pair:
+                task = f"wmt{year}.{pair}.ae.{_code(side)}"
+                add_text(task, source, _code(side), data, before=[Rename(((TEXT, side),))])
             for way in (config.language_pair, config.language_pair[::-1]):
                 codes = (_code(way[0]), _code(way[1]))
                 rename = Rename(((TEXT, way[0]), (TARGET_TEXT, way[1])))

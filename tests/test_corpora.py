@@ -99,6 +99,17 @@ def test_tables_are_found_in_both_orders_and_turned(data, order):
     assert pairs_of(data) == [("the", "le"), ("", "")]
 
 
+def test_a_column_of_a_table_is_text_of_its_language(data):
+    write("en-fr.tsv", "the\tle", "a\tun", "an\tune")
+    data.train.text = ("tsv:{a}-{b}.tsv[1:]",)
+    for code, expected in (("en", [("a",), ("an",)]), ("fr", [("un",), ("une",)])):
+        corpus = corpora.text_corpus(data, "train", code)
+        assert [tuple(x.decode() for x in row) for row in corpus.examples(0, 2)] == expected
+        assert corpus.place(0) == "en-fr.tsv:2"
+    english, french = (corpora.text_corpus(data, "train", code) for code in ("en", "fr"))
+    assert english.fingerprint() != french.fingerprint()
+
+
 def test_aligned_files_with_the_pair_in_their_name_are_found_in_both_orders(data):
     write("fr-en/fr", "le")
     write("fr-en/en", "the")

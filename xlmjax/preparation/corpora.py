@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from xlmjax import languages
 from xlmjax.preparation import demo_text, patterns, text_files
 from xlmjax.preparation.demo_parts import Demo, DemoInference
-from xlmjax.preparation.parts import Example, Keyed, Labelled, Lines, Part, Range, Table
+from xlmjax.preparation.parts import Column, Example, Keyed, Labelled, Lines, Part, Range, Table
 from xlmjax.preparation.text_files import FileScan
 
 SPLITS = ("train", "validation", "test")
@@ -127,13 +127,18 @@ def text_corpus(data: ConfigDict, split: str, language: str) -> Corpus:
     _known_language(language, "data.languages")
     parts: list[Part] = []
     named = specs(data, split, "text")
-    for spec in patterns.parse(named, field, ("text", "keyed", "demo")):
+    for spec in patterns.parse(named, field, ("text", "tsv", "keyed", "demo")):
         pattern = patterns.for_language(spec, language, data.languages, field)
         if pattern is None:
             continue
         if spec.kind == "demo":
             if language in demo_text.LANGUAGES:
                 parts.append(Demo((language,), split))
+            continue
+        if spec.kind == "tsv":
+            pairs = [(language, other) for other in data.languages if other != language]
+            tables = [table for pair in pairs for table in _tables(pattern, pair, field)]
+            parts.extend(_lines_of([Column(t.scans, t) for t in tables], spec, field))
             continue
         columns = 2 if spec.kind == "keyed" else 1
         scans = [

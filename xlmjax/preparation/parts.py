@@ -83,6 +83,25 @@ class Table(Part):
 
 
 @dataclasses.dataclass(frozen=True)
+class Column(Part):
+    """The first language of a table alone, as text."""
+
+    scans: tuple[FileScan]
+    table: Table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def examples(self, start: int, stop: int) -> Iterator[Example]:
+        """Yield examples `start` to `stop`."""
+        yield from (row[:1] for row in self.table.examples(start, stop))
+
+    def fingerprint(self) -> list:
+        """Return what tells this text from any other."""
+        return ["column", *self.table.fingerprint()]
+
+
+@dataclasses.dataclass(frozen=True)
 class Keyed(Part):
     """One file of KEY<tab>text, or two joined on KEY in the order of the first, then the rest."""
 
