@@ -905,7 +905,7 @@ def test_tfds_tasks_yield_tokens_of_mock_data(corpus, name, split, dataset):
     for example in examples:
         assert example["tokens"].dtype == np.int32
         text = {"mlm", "ae"} & {*name.split(".")}
-            assert ("target_tokens" in example) == (not text)
+        assert ("target_tokens" in example) == (not text)
         assert ("label" in example) == (name == "multi_nli.en")
 
 
