@@ -20,7 +20,10 @@ Prints a table after each. Run it again to see the tables at once."""
 
 DEFAULT_CONFIG = "demo"
 RUNS = (("mlm", "MLM"), ("mlm_tlm", "MLM+TLM"))
-TRANSLATORS = (("supervised", "pairs", "mt"), ("unsupervised", "text", "unmt"))  # mode, title, run
+TRANSLATORS = (  # mode, title, run
+    ("supervised", "pairs", "mt"),
+    ("unsupervised", "text, after TLM", "unmt"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
