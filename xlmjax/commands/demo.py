@@ -215,7 +215,10 @@ def _table(rows: dict[str, str], scores: dict[str, dict[str, float]], style: str
     width = max(map(len, rows))
     lines = [" " * width + "".join(f"  {title:>8}" for title in scores)]
     for title, metric in rows.items():
-        cells = (f"  {metrics[metric]:{style}}" for metrics in scores.values())
+        cells = (
+            f"  {format(metrics[metric], style):>{max(8, len(column))}}"
+            for column, metrics in scores.items()
+        )
         lines.append(f"{title:<{width}}" + "".join(cells))
     return "\n".join(lines)
 
