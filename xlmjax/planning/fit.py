@@ -171,12 +171,12 @@ def roofline_of(
     whole = interconnect.group_along(mesh, ())
     for exchange in program.exchanges:
         group = interconnect.group_along(mesh, exchange.axes)
-        if len({interconnect.slice_of(device) for device in group}) > 1:
-            name, speed = "dcn", network.dcn
-        else:
-            name, speed = "ici", interconnect.bandwidth(group, whole, network)
-        if speed is not None:
-            seconds[name] = seconds.get(name, 0.0) + _sent(exchange, mesh) / speed
+        if len({interconnect.slice_of(device) for device in group}) == 1:
+            taken = interconnect.seconds(exchange.kind, exchange.bytes, group, whole, network)
+            seconds["ici"] = seconds.get("ici", 0.0) + taken
+        elif network.dcn is not None:
+            taken = _sent(exchange, mesh) / network.dcn
+            seconds["dcn"] = seconds.get("dcn", 0.0) + taken
     return Roofline(seconds)
 
 
