@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks import fit_tables
 from xlmjax import cli
 from xlmjax.commands import fit
 from xlmjax.configs import base
@@ -19,6 +20,7 @@ from xlmjax.models.config import ModelConfig
 from xlmjax.planning import interconnect, search
 from xlmjax.planning.compiled import Memory, instructions, product_flops
 from xlmjax.planning.fit import (
+    CompilerCrashError,
     FitReport,
     Programs,
     StateBytes,
@@ -493,7 +495,7 @@ def crash(config, topology):
 
 def test_a_crash_of_the_compiler_ends_its_own_process_alone(monkeypatch):
     monkeypatch.setattr(fit, "compile_here", crash)
-    with pytest.raises(fit.CompilerCrashError, match=r"change model\.remat"):
+    with pytest.raises(CompilerCrashError, match=r"change model\.remat"):
         fit.compile_apart(small(), "v5e:2x2")
 
 
@@ -519,7 +521,88 @@ def test_where_nothing_is_expected_to_fit_the_smallest_is_judged():
         return types.SimpleNamespace(program=refusal, forecast=None)
 
     search.search(choices, estimates, 100, judge)
-    assert judged == [choices[1]]
+    assert judged == [choices[1], choices[0]]
+
+
+def test_one_refusal_does_not_end_the_search_for_a_smaller_plan_that_fits():
+    needs = {1: 300, 2: 60}
+    choices = [search.Plan(1, 1, 16, 1, "full", n) for n in needs]
+    estimates = [search.Estimate(90, 1), search.Estimate(31, 2)]  # 31 * 300 / 90 is over 100
+
+    def judge(plan):
+        needed = needs[plan.microbatches]
+        program = types.SimpleNamespace(fits=needed <= 100, required=needed)
+        return types.SimpleNamespace(program=program, forecast=None)
+
+    found = search.search(choices, estimates, 100, judge)
+    assert [x.program.required for x in found] == [60, 300]
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["refused", "crashed"])
+def test_the_smallest_plans_are_tried_a_few_times_and_each_once(answers):
+    sizes = {1: 90, 2: 170, 4: 160, 8: 150, 16: 140, 32: 130, 64: 120}
+    choices = [search.Plan(1, 1, 16, 1, "none", n) for n in sizes]
+    estimates = [search.Estimate(bytes=size, seconds=n) for n, size in sizes.items()]
+    refusal = types.SimpleNamespace(fits=False, required=1000)
+    judged = []
+
+    def judge(plan):
+        judged.append(plan.microbatches)
+        return types.SimpleNamespace(program=refusal, forecast=None) if answers else None
+
+    search.search(choices, estimates, 100, judge)
+    assert judged == [1, 64, 32, 16, 8]
+
+
+@pytest.fixture
+def two_plans(monkeypatch):
+    """Let a search on simulated devices, taken for v5e, have two plans."""
+    monkeypatch.setattr("xlmjax.planning.hardware.find_accelerator", lambda device: V5E)
+    choices = [search.Plan(1, 8, 1, 1, remat, 1) for remat in ("none", "full")]
+    monkeypatch.setattr(search, "plans", lambda *_: iter(choices))
+
+
+def search_command(folder):
+    sizes = {"model.embed_dim": 64, "model.num_heads": 4, "model.num_layers": 3, "vocab.size": 512}
+    fields = [f"--config.{name}={value}" for name, value in sizes.items()]
+    fields += ["--config.train.length=48", "--config.data.vocabulary=none", f"--cache={folder}"]
+    return ["fit", "--config=base", "--topology=cpu:8", "--search", "--json", *fields]
+
+
+def test_where_every_plan_crashes_the_compiler_that_is_said_and_remembered(
+    two_plans, monkeypatch, capsys, tmp_path
+):
+    asked = []
+
+    def compile_apart(config, topology):
+        asked.append(config.model.remat)
+        raise CompilerCrashError("the compiler crashed on this plan")
+
+    monkeypatch.setattr(fit, "compile_apart", compile_apart)
+    for _ in range(2):
+        assert cli.main(search_command(tmp_path)) == 2
+        out, err = capsys.readouterr()
+        assert not out
+        assert "the compiler crashed on every plan tried for --topology=cpu:8" in err
+        assert "change train.rows" in err
+        assert err.count("the compiler crashed on this plan") == 2
+    assert "to try it again" in err
+    assert asked == ["none", "full"]
+
+
+def test_a_search_tells_what_it_took(two_plans, monkeypatch, capsys, tmp_path):
+    memory = Memory(arguments=GIB, outputs=0, aliased=0, temporary=GIB, code=0)
+    monkeypatch.setattr(fit, "compile_apart", lambda *_: Program(memory, flops=10**9))
+    for kept in (0, 2):
+        assert cli.main(search_command(tmp_path)) == 0
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [(x["search"]["tried"], x["search"]["kept"]) for x in found] == 2 * [(2, kept)]
+        seconds = "kept" if kept else f"{found[0]['search']['seconds']:,.0f}"
+        line = fit_tables.row("small", "v5e-8", found[0])
+        assert line.count("|") == fit_tables.HEAD.count("|")
+        assert line.endswith(f"| 2 | {seconds} |")
+    refusal = found[0] | {"fits": False, "program": {"refusal": "too large"}}
+    assert fit_tables.row("small", "v5e-8", refusal).count("|") == fit_tables.HEAD.count("|")
 
 
 # With the compiler of TPUs
