@@ -4,7 +4,8 @@
     python benchmarks/fit_tables.py --model xlm15 xlmr-base --slice v5e-16
 
 Runs `xlmjax fit --search` for each pair and prints a row as it comes. What the compiler said is
-kept (~/.cache/xlmjax/fit), so a run that was stopped goes on where it was.
+kept (~/.cache/xlmjax/fit), so a run that was stopped goes on where it was; a search that found an
+answer there has "kept" in the place of its seconds.
 """
 
 import argparse
@@ -28,7 +29,7 @@ SLICES = {
 }
 HEAD = (
     "| model | slice | plan | memory of a device, GiB | left | step, ms at least | bound by "
-    "| in a row | tokens/s at most | MFU at most | days | chip-hours |"
+    "| in a row | tokens/s at most | MFU at most | days | chip-hours | plans tried | search, s |"
 )
 
 
@@ -40,17 +41,20 @@ def row(model: str, slice_: str, found: dict) -> str:
         for axis in ("replica", "data", "fsdp", "tensor")
         if plan[f"mesh.{axis}"] > 1
     )
+    effort = found["search"]
+    seconds = "kept" if effort["kept"] else f"{effort['seconds']:,.0f}"
+    end = f"| {effort['tried']} | {seconds} |"
     words = f"{mesh}; remat {plan['model.remat']}; microbatches {plan['train.microbatches']}"
     if not found["fits"]:
         refusal = found["program"]["refusal"]
-        return f"| {model} | {slice_} | {words} | does not fit: {refusal} |" + " |" * 8
+        return f"| {model} | {slice_} | {words} | does not fit: {refusal} |" + " |" * 8 + end[1:]
     program, times, future = found["program"], found["roofline"], found["forecast"]
     left = "shared" if found["shared"] else f"{found['headroom'] / 2**30:.2f}"
     return (
         f"| {model} | {slice_} | {words} | {program['memory']['total'] / 2**30:.2f} "
         f"| {left} | {1e3 * times['step']:,.0f} | {times['binding']} "
         f"| {1e3 * times['serial']:,.0f} | {future['tokens_per_second']:,.0f} "
-        f"| {future['mfu']:.1%} | {future['days']:,.1f} | {future['chip_hours']:,.0f} |"
+        f"| {future['mfu']:.1%} | {future['days']:,.1f} | {future['chip_hours']:,.0f} {end}"
     )
 
 

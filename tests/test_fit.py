@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks import fit_tables
 from xlmjax import cli
 from xlmjax.commands import fit
 from xlmjax.configs import base
@@ -19,6 +20,7 @@ from xlmjax.models.config import ModelConfig
 from xlmjax.planning import interconnect, search
 from xlmjax.planning.compiled import Memory, instructions, product_flops
 from xlmjax.planning.fit import (
+    CompilerCrashError,
     FitReport,
     Programs,
     StateBytes,
@@ -80,7 +82,7 @@ def described(config, devices=None):
         ("all-gather", 600),
         ("reduce-scatter", 600),
         ("all-reduce", 1200),
-        ("all-to-all", 800),
+        ("all-to-all", 600),
         ("collective-permute", 800),
     ],
 )
@@ -141,6 +143,37 @@ def test_links_of_a_group(of, group, torus_axes, links):
     assert interconnect.bandwidth(group, of, network) == links
 
 
+@pytest.mark.parametrize(
+    ("of", "group", "torus_axes", "expected"),
+    [
+        # Along a line of 4 two chips send 400 of 800 bytes each over the one link of the middle;
+        # a ring has a second link, over its ends.
+        (chips(4, 4), chips(1, 4), 2, 800),
+        (chips(4, 4, 4), chips(1, 1, 4), 3, 400),
+        # Torus of 16 x 16: 128 chips send 400 bytes each over 16 rings of two links.
+        (chips(16, 16), chips(16, 16), 2, 128 * 400 / 32),
+        # Torus of 4 x 4 x 4: 32 chips, 16 rings.
+        (chips(4, 4, 4), chips(4, 4, 4), 3, 32 * 400 / 32),
+        # Without wrap 4 x 4: 8 chips, 4 lines of one link.
+        (chips(4, 4), chips(4, 4), 2, 8 * 400 / 4),
+        # The longer axis decides, here 4 lines of 8: 16 chips.
+        (chips(16, 16), chips(4, 8), 2, 16 * 400 / 4),
+        (chips(2, 2, 1), 2 * chips(1, 1, 1), 3, 400),  # two devices of one chip
+        (chips(4, 4), chips(1, 1), 2, 0),
+    ],
+)
+def test_seconds_of_an_all_to_all_by_hand(of, group, torus_axes, expected):
+    network = Network(torus_axes, 4.0 * torus_axes, None, "here")
+    assert interconnect.seconds("all-to-all", 800, group, of, network) == expected
+
+
+def test_seconds_of_other_collectives_are_what_a_device_sends_over_its_links():
+    network = Network(2, 8.0, None, "here")
+    whole = chips(16, 16)
+    assert interconnect.seconds("all-reduce", 800, chips(1, 16), whole, network) == 750
+    assert interconnect.seconds("all-gather", 800, whole, whole, network) == 800 * 255 / 256 / 4
+
+
 def test_v5e_has_four_links_of_50_gigabytes():
     assert V5E.network.link == 50e9
     assert V5E.network.dcn * 8 == 25e9  # two cards of 100 Gbit/s, 8 chips a host
@@ -162,11 +195,12 @@ def test_roofline_of_a_program_by_hand():
         exchanges=(
             Exchange("all-gather", ("fsdp",), 3, 4 * 10**9),
             Exchange("all-reduce", ("replica",), 1, 25 * 10**8),
+            Exchange("all-to-all", ("fsdp",), 1, 10**9),
         ),
     )
     times = roofline_of(program, mesh, V5E).seconds
     assert times == pytest.approx(
-        {"compute": 0.01, "memory": 0.001, "ici": 3e9 / 50e9, "dcn": 2.5e9 / 3.125e9}
+        {"compute": 0.01, "memory": 0.001, "ici": (3e9 + 1e9) / 50e9, "dcn": 2.5e9 / 3.125e9}
     )
     # A kernel hides its work from the program, but the model's is known: MFU stays below 100 %.
     needed = roofline_of(program, mesh, V5E, least_flops=2 * 197 * 10**10).seconds
@@ -461,7 +495,7 @@ def crash(config, topology):
 
 def test_a_crash_of_the_compiler_ends_its_own_process_alone(monkeypatch):
     monkeypatch.setattr(fit, "compile_here", crash)
-    with pytest.raises(fit.CompilerCrashError, match=r"change model\.remat"):
+    with pytest.raises(CompilerCrashError, match=r"change model\.remat"):
         fit.compile_apart(small(), "v5e:2x2")
 
 
@@ -487,7 +521,88 @@ def test_where_nothing_is_expected_to_fit_the_smallest_is_judged():
         return types.SimpleNamespace(program=refusal, forecast=None)
 
     search.search(choices, estimates, 100, judge)
-    assert judged == [choices[1]]
+    assert judged == [choices[1], choices[0]]
+
+
+def test_one_refusal_does_not_end_the_search_for_a_smaller_plan_that_fits():
+    needs = {1: 300, 2: 60}
+    choices = [search.Plan(1, 1, 16, 1, "full", n) for n in needs]
+    estimates = [search.Estimate(90, 1), search.Estimate(31, 2)]  # 31 * 300 / 90 is over 100
+
+    def judge(plan):
+        needed = needs[plan.microbatches]
+        program = types.SimpleNamespace(fits=needed <= 100, required=needed)
+        return types.SimpleNamespace(program=program, forecast=None)
+
+    found = search.search(choices, estimates, 100, judge)
+    assert [x.program.required for x in found] == [60, 300]
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["refused", "crashed"])
+def test_the_smallest_plans_are_tried_a_few_times_and_each_once(answers):
+    sizes = {1: 90, 2: 170, 4: 160, 8: 150, 16: 140, 32: 130, 64: 120}
+    choices = [search.Plan(1, 1, 16, 1, "none", n) for n in sizes]
+    estimates = [search.Estimate(bytes=size, seconds=n) for n, size in sizes.items()]
+    refusal = types.SimpleNamespace(fits=False, required=1000)
+    judged = []
+
+    def judge(plan):
+        judged.append(plan.microbatches)
+        return types.SimpleNamespace(program=refusal, forecast=None) if answers else None
+
+    search.search(choices, estimates, 100, judge)
+    assert judged == [1, 64, 32, 16, 8]
+
+
+@pytest.fixture
+def two_plans(monkeypatch):
+    """Let a search on simulated devices, taken for v5e, have two plans."""
+    monkeypatch.setattr("xlmjax.planning.hardware.find_accelerator", lambda device: V5E)
+    choices = [search.Plan(1, 8, 1, 1, remat, 1) for remat in ("none", "full")]
+    monkeypatch.setattr(search, "plans", lambda *_: iter(choices))
+
+
+def search_command(folder):
+    sizes = {"model.embed_dim": 64, "model.num_heads": 4, "model.num_layers": 3, "vocab.size": 512}
+    fields = [f"--config.{name}={value}" for name, value in sizes.items()]
+    fields += ["--config.train.length=48", "--config.data.vocabulary=none", f"--cache={folder}"]
+    return ["fit", "--config=base", "--topology=cpu:8", "--search", "--json", *fields]
+
+
+def test_where_every_plan_crashes_the_compiler_that_is_said_and_remembered(
+    two_plans, monkeypatch, capsys, tmp_path
+):
+    asked = []
+
+    def compile_apart(config, topology):
+        asked.append(config.model.remat)
+        raise CompilerCrashError("the compiler crashed on this plan")
+
+    monkeypatch.setattr(fit, "compile_apart", compile_apart)
+    for _ in range(2):
+        assert cli.main(search_command(tmp_path)) == 2
+        out, err = capsys.readouterr()
+        assert not out
+        assert "the compiler crashed on every plan tried for --topology=cpu:8" in err
+        assert "change train.rows" in err
+        assert err.count("the compiler crashed on this plan") == 2
+    assert "to try it again" in err
+    assert asked == ["none", "full"]
+
+
+def test_a_search_tells_what_it_took(two_plans, monkeypatch, capsys, tmp_path):
+    memory = Memory(arguments=GIB, outputs=0, aliased=0, temporary=GIB, code=0)
+    monkeypatch.setattr(fit, "compile_apart", lambda *_: Program(memory, flops=10**9))
+    for kept in (0, 2):
+        assert cli.main(search_command(tmp_path)) == 0
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [(x["search"]["tried"], x["search"]["kept"]) for x in found] == 2 * [(2, kept)]
+        seconds = "kept" if kept else f"{found[0]['search']['seconds']:,.0f}"
+        line = fit_tables.row("small", "v5e-8", found[0])
+        assert line.count("|") == fit_tables.HEAD.count("|")
+        assert line.endswith(f"| 2 | {seconds} |")
+    refusal = found[0] | {"fits": False, "program": {"refusal": "too large"}}
+    assert fit_tables.row("small", "v5e-8", refusal).count("|") == fit_tables.HEAD.count("|")
 
 
 # With the compiler of TPUs

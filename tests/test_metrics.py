@@ -284,17 +284,46 @@ class Device:
 @pytest.mark.parametrize(
     ("kind", "flops"),
     [
+        ("TPU v2", 22.5e12),
+        ("TPU v3", 61.5e12),
+        ("TPU v4", 275e12),
         ("TPU v5", 459e12),
+        ("TPU v5p", 459e12),
         ("TPU v5 lite", 197e12),
+        ("TPU v5e", 197e12),
         ("TPU v6 lite", 918e12),
+        ("TPU v6e", 918e12),
+        ("TPU7x", 1153.5e12),
+        ("NVIDIA A100-SXM4-40GB", 312e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA A100 80GB PCIe", 312e12),
         ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
         ("NVIDIA H200", 989e12),
+        ("NVIDIA B200", 2250e12),
         ("NVIDIA L40S", 362e12),
         ("NVIDIA L4", 121e12),
+        ("Tesla T4", 65e12),
+        ("Tesla V100-SXM2-16GB", 125e12),
+        ("Tesla V100-PCIE-32GB", 112e12),
     ],
 )
 def test_devices_are_told_apart(kind, flops):
     assert hardware.find_accelerator(Device(kind)).peak_flops == flops
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "TPU v4 lite",
+        "NVIDIA L40",
+        "NVIDIA H200 NVL",
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",  # a seventh of the card
+        "Tesla V100-DGXS-32GB",
+    ],
+)
+def test_a_card_whose_name_begins_like_a_known_one_is_another(kind):
+    assert hardware.find_accelerator(Device(kind)) is None
 
 
 def test_an_unknown_device_has_no_utilisation():

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import re
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,6 @@ the libtpu package runs on any Linux machine (uv sync --group tpu). docs/fit.md 
 is kept on disk, so a repeated call is quick."""
 
 _SECTIONS = ("model", "objectives", "optimizer", "mesh", "train")  # what the program depends on
-
-
-class CompilerCrashError(ValueError):
-    """The compiler ended its process: neither a program nor a refusal."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,13 +57,19 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
     devices = devices_of(config, args.topology)
     accelerator = find_accelerator(devices[0])
     programs = Programs(args.cache)
+    start = time.perf_counter()
     if args.search:
         reports = search(config, args.topology, devices, accelerator, programs, args.best)
     else:
         reports = [judge(config, args.topology, devices, accelerator, programs)]
+    effort = {
+        "tried": programs.asked + programs.kept,  # crashes of the compiler counted
+        "kept": programs.kept,
+        "seconds": time.perf_counter() - start,
+    }
     for number, found in enumerate(reports):
         if args.json:
-            print(json.dumps(to_dict(found)))
+            print(json.dumps(to_dict(found) | ({"search": effort} if args.search else {})))
         else:
             print("\n".join([*([""] if number else []), *lines(found)]))
 
@@ -127,6 +130,8 @@ def compile_apart(config: ConfigDict, topology: str) -> "Program":
     TPU's compiler ends its process where it fails on its own account: that raises
     `CompilerCrashError`.
     """
+    from xlmjax.planning.fit import CompilerCrashError
+
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
         try:
@@ -155,10 +160,14 @@ def search(
     programs: "Programs",
     wanted: int,
 ) -> "list[FitReport]":
-    """Return the reports of the plans that were tried, the fastest that fits first."""
+    """Return the reports of the plans that were tried, the fastest that fits first.
+
+    Raises `CompilerCrashError` where the compiler crashed on each of them.
+    """
     from xlmjax.dry_run import dry_run
     from xlmjax.parallel.mesh import AXES
     from xlmjax.planning import interconnect, search
+    from xlmjax.planning.fit import CompilerCrashError
 
     if accelerator is None:
         raise ValueError(
@@ -189,7 +198,14 @@ def search(
 
     estimates = [search.estimate(plan, work, accelerator) for plan in choices]
     limit = accelerator.usable_bytes or accelerator.memory_bytes
-    return search.search(choices, estimates, limit, of, wanted)
+    reports = search.search(choices, estimates, limit, of, wanted)
+    if not reports:
+        raise CompilerCrashError(
+            f"the compiler crashed on every plan tried for --topology={topology}, which says "
+            "nothing of whether one fits: change train.rows, train.length or the sizes in model.*, "
+            "or name another --topology"
+        )
+    return reports
 
 
 def to_dict(found: "FitReport") -> dict[str, Any]:

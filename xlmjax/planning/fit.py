@@ -171,13 +171,17 @@ def roofline_of(
     whole = interconnect.group_along(mesh, ())
     for exchange in program.exchanges:
         group = interconnect.group_along(mesh, exchange.axes)
-        if len({interconnect.slice_of(device) for device in group}) > 1:
-            name, speed = "dcn", network.dcn
-        else:
-            name, speed = "ici", interconnect.bandwidth(group, whole, network)
-        if speed is not None:
-            seconds[name] = seconds.get(name, 0.0) + _sent(exchange, mesh) / speed
+        if len({interconnect.slice_of(device) for device in group}) == 1:
+            taken = interconnect.seconds(exchange.kind, exchange.bytes, group, whole, network)
+            seconds["ici"] = seconds.get("ici", 0.0) + taken
+        elif network.dcn is not None:
+            taken = _sent(exchange, mesh) / network.dcn
+            seconds["dcn"] = seconds.get("dcn", 0.0) + taken
     return Roofline(seconds)
+
+
+class CompilerCrashError(ValueError):
+    """The compiler ended its process: neither a program nor a refusal."""
 
 
 class Programs:
@@ -187,21 +191,35 @@ class Programs:
         """Use `folder`, by default one under the user's cache folder."""
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         self.folder = pathlib.Path(folder or pathlib.Path(home) / "xlmjax" / "fit")
+        self.asked = self.kept = 0  # answers that compilers were asked for, and that were here
 
     def get(self, facts: Mapping[str, Any], ask: Callable[[], Program]) -> Program:
         """Return the answer for `facts` (config, topology, ...: JSON), asking only once.
 
-        Versions of the compiler and of the sources that make the program are part of the key.
+        Versions of the compiler and of the sources that make the program are part of the key. A
+        `CompilerCrashError` is an answer too: it is raised again for the same facts.
         """
         path = self.folder / f"{key_of(facts)}.json"
         if path.is_file():
-            return from_json(json.loads(path.read_text("utf-8")))
-        program = ask()
+            self.kept += 1
+            fields = json.loads(path.read_text("utf-8"))
+            if "crashed" in fields:
+                raise CompilerCrashError(f"{fields['crashed']} (delete {path} to try it again)")
+            return from_json(fields)
+        self.asked += 1
+        try:
+            program = ask()
+        except CompilerCrashError as error:
+            self._keep(path, {"crashed": str(error)})
+            raise
+        self._keep(path, dataclasses.asdict(program))
+        return program
+
+    def _keep(self, path: pathlib.Path, fields: Mapping[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(dataclasses.asdict(program), indent=1), "utf-8")
+        partial.write_text(json.dumps(fields, indent=1), "utf-8")
         partial.rename(path)
-        return program
 
 
 def key_of(facts: Mapping[str, Any]) -> str:

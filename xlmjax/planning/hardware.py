@@ -12,7 +12,7 @@ _NVIDIA = "https://www.nvidia.com/en-us/data-center/"
 class Accelerator:
     """Peak dense figures of one JAX device, which on TPU v2, v3 and 7x is half a chip.
 
-    `kind` is how `jax.Device.device_kind` begins.
+    `kind` is `jax.Device.device_kind`, word for word: an L40 is no L4, an H200 NVL no H200.
     """
 
     kind: str
@@ -72,15 +72,19 @@ ACCELERATORS: tuple[Accelerator, ...] = (
     Accelerator("NVIDIA L4", 121e12, 24e9, 300e9, _NVIDIA + "l4"),
     Accelerator("NVIDIA L40S", 362e12, 48e9, 864e9, _NVIDIA + "l40s"),
     Accelerator("Tesla T4", 65e12, 16e9, 320e9, _NVIDIA + "tesla-t4"),  # float16
-    Accelerator("Tesla V100", 125e12, 16e9, 900e9, _NVIDIA + "v100"),  # float16
+    Accelerator("Tesla V100-SXM2-16GB", 125e12, 16e9, 900e9, _NVIDIA + "v100"),  # float16
+    Accelerator("Tesla V100-SXM2-32GB", 125e12, 32e9, 900e9, _NVIDIA + "v100"),
+    Accelerator("Tesla V100-PCIE-16GB", 112e12, 16e9, 900e9, _NVIDIA + "v100"),
+    Accelerator("Tesla V100-PCIE-32GB", 112e12, 32e9, 900e9, _NVIDIA + "v100"),
 )
+_ALSO_CALLED = {"TPU v5e": "TPU v5 lite", "TPU v5p": "TPU v5", "TPU v6e": "TPU v6 lite"}
 
 
 def find_accelerator(device: jax.Device | None = None) -> Accelerator | None:
     """Return the figures of a device (the first one by default), None for a CPU or unknown kind."""
     kind = (device or jax.devices()[0]).device_kind
-    matches = [known for known in ACCELERATORS if kind.startswith(known.kind)]
-    return max(matches, key=lambda known: len(known.kind), default=None)
+    kind = _ALSO_CALLED.get(kind, kind)
+    return next((known for known in ACCELERATORS if known.kind == kind), None)
 
 
 def model_flops_utilization(

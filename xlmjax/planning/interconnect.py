@@ -1,11 +1,12 @@
 """Which links the devices along axes of a mesh have to each other, and how fast they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 
 from xlmjax.planning.hardware import Network
+from xlmjax.planning.roofline import bytes_sent
 
 # Links close to a ring along a whole axis of the torus from this size on: a pod of v5e and v6e is
 # 16 x 16, and v4, v5p and 7x are wired by cubes of 4 x 4 x 4.
@@ -19,12 +20,30 @@ def bandwidth(group: Sequence[jax.Device], slice_: Sequence[jax.Device], network
     a ring uses two links of each device, a line that does not close one (Austin et al. 2025, "How
     to scale your model", section 3).
     """
-    ring = _RING[network.torus_axes]
-    links = 0
-    for extent, whole in zip(_extents(group), _extents(slice_), strict=True):
-        if extent > 1:
-            links += 2 if extent == whole and whole % ring == 0 else 1
+    links = sum(2 if closed else 1 for _, closed in _axes(group, slice_, network))
     return max(links, 1) * network.link  # two devices of one chip are nearer than any link
+
+
+def seconds(
+    kind: str,
+    size: float,
+    group: Sequence[jax.Device],
+    slice_: Sequence[jax.Device],
+    network: Network,
+) -> float:
+    """Return the seconds of a collective in a group of one slice; `size` as for `bytes_sent`.
+
+    In an all-to-all half of the devices send half of their `size` bytes over the middle of each
+    axis of the torus. There every line of k chips has one link each way and every ring two, so the
+    links carry size * k / 4 or size * k / 8 bytes, and the busiest axis decides.
+    """
+    if kind != "all-to-all" or len(group) < 2:
+        return bytes_sent(kind, size, len(group)) / bandwidth(group, slice_, network)
+    busiest = max(
+        (k / (8 if closed else 4) for k, closed in _axes(group, slice_, network)),
+        default=1 / 2,  # two devices of one chip
+    )
+    return size * busiest / network.link
 
 
 def group_along(mesh: jax.sharding.Mesh, axes: Sequence[str]) -> list[jax.Device]:
@@ -39,6 +58,16 @@ def group_along(mesh: jax.sharding.Mesh, axes: Sequence[str]) -> list[jax.Device
 def slice_of(device: jax.Device) -> int:
     """Return the number of the slice of a device; there is one where nothing numbers them."""
     return getattr(device, "slice_index", 0)
+
+
+def _axes(
+    group: Sequence[jax.Device], slice_: Sequence[jax.Device], network: Network
+) -> Iterator[tuple[int, bool]]:
+    """Yield places along each axis that the group extends over, and whether they close a ring."""
+    ring = _RING[network.torus_axes]
+    for extent, whole in zip(_extents(group), _extents(slice_), strict=True):
+        if extent > 1:
+            yield extent, extent == whole and whole % ring == 0
 
 
 def _extents(devices: Sequence[jax.Device]) -> list[int]:

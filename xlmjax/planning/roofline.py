@@ -6,25 +6,24 @@ Williams, Waterman & Patterson 2009, with a term for each network beside arithme
 import dataclasses
 from collections.abc import Mapping
 
-# Bytes that each device sends, per byte of the larger side (`compiled.Collective.bytes`, times the
-# n devices of the group): the algorithms of a ring, which are optimal on one. An all-to-all goes
-# the shorter way round, a quarter of the ring on average.
+# Bytes that each of n devices sends, per byte of the larger side (`compiled.Collective.bytes`): the
+# algorithms of a ring, which are optimal on one. What an all-to-all sends passes several links
+# (`interconnect.seconds`).
 _RING_SENDS = {
     "all-gather": lambda n: (n - 1) / n,
     "reduce-scatter": lambda n: (n - 1) / n,
     "all-reduce": lambda n: 2 * (n - 1) / n,
-    "all-to-all": lambda n: n / 4,
+    "all-to-all": lambda n: (n - 1) / n,
     "collective-permute": lambda n: 1.0,
 }
 
 SECONDS_A_DAY = 86_400.0
 
 
-def bytes_sent(kind: str, size: int, devices: int) -> float:
+def bytes_sent(kind: str, size: float, devices: int) -> float:
     """Return the bytes that a device sends in one collective of `devices` along a ring.
 
-    `size` is that of the larger side on one device in bytes. For an all-to-all the distance counts:
-    bytes times links passed. Raises KeyError on an unknown kind.
+    `size` is that of the larger side on one device in bytes. Raises KeyError on an unknown kind.
     """
     return 0.0 if devices < 2 else size * _RING_SENDS[kind](devices)
 

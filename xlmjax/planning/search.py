@@ -14,6 +14,7 @@ from xlmjax.parallel.mesh import AXES
 from xlmjax.planning.fit import FitReport
 from xlmjax.planning.hardware import Accelerator
 
+LAST_TRIES = 4  # of the smallest plans, where none of the promising ones fits
 LARGEST_TENSOR = 8  # heads of a layer and its all-reduces leave nothing to gain beyond
 _OPTIMIZER = {"lion": 1.0, "adafactor": 0.05}  # numbers a parameter; of others Adam's two
 # What a layer keeps for the backward pass, bytes a token and unit of width (Korthikanti et al.
@@ -142,17 +143,17 @@ def search(
 
     Plans come by estimated time while their estimate is within `limit` bytes; each refusal raises
     the estimates of its remat policy to what the compiler asked for, so it is not repeated. Ends
-    with `wanted` plans that fit. Where every estimate is too large the smallest is judged. `None`
-    from `judge` is no answer.
+    with `wanted` plans that fit. Where that finds none, one refusal may have said too much of the
+    others: the `LAST_TRIES` smallest of them are judged until one fits. `None` from `judge` is no
+    answer.
     """
     scale = dict.fromkeys(_KEPT, 1.0)
     reports: list[FitReport] = []
-    ordered = sorted(
-        zip(choices, estimates, strict=True), key=lambda pair: (pair[1].seconds, pair[1].bytes)
-    )
-    for plan, expected in ordered:
+    left = dict(zip(choices, estimates, strict=True))
+    for plan, expected in sorted(left.items(), key=lambda pair: (pair[1].seconds, pair[1].bytes)):
         if expected.bytes * scale[plan.remat] > limit:
             continue
+        del left[plan]
         found = judge(plan)
         if found is None:
             continue
@@ -162,9 +163,11 @@ def search(
             scale[plan.remat] = max(scale[plan.remat] * 1.02, needed / expected.bytes)
         elif sum(x.program.fits for x in reports) == wanted:
             break
-    if not reports and ordered:
-        smallest = judge(min(ordered, key=lambda pair: pair[1].bytes)[0])
-        reports += [smallest] if smallest else []
+    for plan in sorted(left, key=lambda plan: left[plan].bytes)[:LAST_TRIES]:
+        if any(x.program.fits for x in reports):
+            break
+        found = judge(plan)
+        reports += [found] if found else []
     return sorted(reports, key=_rank)
 
 
