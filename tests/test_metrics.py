@@ -205,6 +205,16 @@ def wait_for(watch, seconds=5.0):
     return watch.reached(True)
 
 
+@pytest.fixture
+def metadata():
+    """The address of a metadata server that gives `Metadata.answers`."""
+    server = http.server.HTTPServer(("127.0.0.1", 0), Metadata)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
 @pytest.mark.parametrize(
     ("path", "answer", "expected"),
     [
@@ -214,26 +224,62 @@ def wait_for(watch, seconds=5.0):
         ("/preempted", "FALSE", False),
     ],
 )
-def test_a_maintenance_notice_asks_to_save(path, answer, expected):
+def test_a_maintenance_notice_asks_to_save(metadata, path, answer, expected):
     Metadata.answers = {path: answer}
-    server = http.server.HTTPServer(("127.0.0.1", 0), Metadata)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    watch = PreemptionWatch(f"http://127.0.0.1:{server.server_port}/", poll_seconds=0.02)
+    watch = PreemptionWatch(metadata, poll_seconds=0.02)
     try:
         assert wait_for(watch, 5.0 if expected else 0.3) == expected
     finally:
         watch.close()
-        server.shutdown()
-        server.server_close()
 
 
-def test_sigterm_asks_to_save_and_a_second_one_would_end_the_process():
+@pytest.fixture
+def asked():
+    """The number of SIGTERMs that came to a handler before the watch's, which must stay at 0."""
+    calls = []
+    before = signal.signal(signal.SIGTERM, lambda *_: calls.append(1))
+    yield calls
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_second_sigterm_does_not_end_the_save(asked):
     watch = PreemptionWatch()
+    before = signal.getsignal(signal.SIGTERM)
     assert not watch.reached(True)
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert watch.reached(True)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert watch.reached(True)
+        assert signal.getsignal(signal.SIGTERM) == before
+    assert not asked
     watch.close()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert asked == [1]  # given back
+
+
+@pytest.mark.parametrize("first", ["notice", "signal"])
+def test_a_notice_and_a_signal_in_either_order_are_one_wish(
+    metadata, asked, monkeypatch, caplog, first
+):
+    kill, sent = os.kill, []
+    monkeypatch.setattr(os, "kill", lambda *args: (sent.append(args), kill(*args)))
+    Metadata.answers = {"/preempted": "TRUE" if first == "notice" else "NONE"}
+    watch = PreemptionWatch(metadata, poll_seconds=0.02)
+    try:
+        if first == "notice":
+            assert wait_for(watch)
+            kill(os.getpid(), signal.SIGTERM)
+        else:
+            kill(os.getpid(), signal.SIGTERM)
+            Metadata.answers = {"/preempted": "TRUE"}
+        end = time.monotonic() + 5.0
+        while time.monotonic() < end and "maintenance" in [x.name for x in threading.enumerate()]:
+            time.sleep(0.01)
+        assert "maintenance" not in [x.name for x in threading.enumerate()]
+        assert watch.reached(True)
+    finally:
+        watch.close()
+    assert len(sent) == (first == "notice")
+    assert not asked
 
 
 @pytest.fixture

@@ -208,7 +208,9 @@ def test_sigterm_to_one_process_stops_all_at_one_step_with_a_checkpoint(folder, 
     workdir = tmp_path / "run"
     job = Job(2, mode, folder, workdir, train__num_steps=20_000, **fields)
     job.wait_until(job.trains)
-    os.kill(job.processes[1].pid, signal.SIGTERM)
+    for _ in range(2):  # the notice of a machine's end, and its shutdown
+        os.kill(job.processes[1].pid, signal.SIGTERM)
+        time.sleep(0.1)
     stopped = job.finish(code=143)
     assert stopped[0] == stopped[1]
     assert 0 < stopped[0]["step"] < 20_000

@@ -26,14 +26,15 @@ class PreemptionWatch:
 
     A notice is turned into SIGTERM to this process, so there is one way in. With several processes
     JAX's preemption service passes the signal of any one on to all, and names one call at which
-    all of them stop. Ctrl-C is listened to in runs of one process only, and ends them at once as
-    long as there is no new step to save; a process that shells start deaf to it stays so. A second
-    signal of a kind ends the process at once.
+    all of them stop. Any further SIGTERM changes nothing: whoever takes a machine away may say so
+    twice, and the run is saving already. Ctrl-C is listened to in runs of one process only, and
+    ends them at once as long as there is no new step to save; a second one always does. A process
+    that shells start deaf to it stays so.
     """
 
     def __init__(self, metadata: str | None = None, poll_seconds: float = 5.0):
         """`metadata` is the server to ask; by default Google's, where this machine has one."""
-        self._signalled = threading.Event()
+        self._signalled = False  # no threading.Event: a signal may come while it is being set
         self._closed = threading.Event()
         self._unsaved = False
         self._calls = 0
@@ -58,7 +59,7 @@ class PreemptionWatch:
         self._calls += 1
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(self._calls)
-        return self._signalled.is_set()
+        return self._signalled
 
     def close(self) -> None:
         """Give the signals back and stop asking."""
@@ -67,22 +68,23 @@ class PreemptionWatch:
             signal.signal(number, handler)
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
-        self._signalled.set()
-        signal.signal(number, signal.SIG_DFL)
+        self._signalled = True
 
     def _on_sigint(self, number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.default_int_handler)
         if not self._unsaved:
             raise KeyboardInterrupt
-        self.interrupted = True
-        self._signalled.set()
+        self.interrupted = self._signalled = True
         # Not by sys.stderr, which may be in the middle of a line of its own.
         os.write(2, b"\ninterrupted: the step is finished and saved; Ctrl-C again ends at once\n")
 
     def _poll(self, metadata: str, seconds: float) -> None:
         while not self._closed.wait(seconds):
             for key, announcement in NOTICES.items():
-                if _read(metadata + key) == announcement:
+                announced = _read(metadata + key) == announcement
+                if self._signalled or self._closed.is_set():  # while the server was asked
+                    return
+                if announced:
                     log.warning("the metadata server says %s=%s: saving", key, announcement)
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
