@@ -164,14 +164,16 @@ check_settings() {
 }
 
 check_type() {
-  need type 'v[0-9]+[a-z]*-[0-9]+' v4-32
+  need type '(v|tpu)[0-9]+[a-z]*-[0-9]+' v4-32
   case ${runtime:+given}$type in
     given* | '') ;;
     v2-* | v3-* | v4-*) runtime=tpu-ubuntu2204-base ;;
     v5litepod-*) runtime=v2-alpha-tpuv5-lite ;;
     v5p-*) runtime=v2-alpha-tpuv5 ;;
     v6e-*) runtime=v2-alpha-tpuv6e ;;
+    tpu7x-*) runtime=v2-alpha-tpu7-ubuntu2404 ;;
     v5e-*) problem "--type='$type': gcloud calls it v5litepod-${type#*-}" ;;
+    v7x-*) problem "--type='$type': gcloud calls it tpu7x-${type#*-}" ;;
     *) problem "--type='$type' has no known TPU software: give --runtime too" ;;
   esac
 }
@@ -277,12 +279,15 @@ remove() {
 tell() { printf '@%s\t%s\n' "$(hostname | sed 's/.*-w-//')" "$*"; }
 
 worker_setup() { # COMMIT DATA PYTHON UV
-  local code=$HOME/xlmjax/code/$1
+  local code=$HOME/xlmjax/code/$1 old used
   export PATH="$HOME/.local/bin:$PATH"
   if ! [ -e "$code/.ready" ]; then
     mkdir -p "$code"
     tar -xzf "$HOME/xlmjax-$1.tar.gz" -C "$code"
-    command -v uv >/dev/null || curl -LsSf "https://astral.sh/uv/$4/install.sh" | sh
+    case $(uv --version 2>/dev/null) in
+      "uv $4" | "uv $4 "*) ;;
+      *) curl -LsSf "https://astral.sh/uv/$4/install.sh" | UV_INSTALL_DIR=$HOME/.local/bin sh ;;
+    esac
     (cd "$code" && uv sync --quiet --python "$3" --no-dev --group tpu)
     touch "$code/.ready"
   fi
@@ -291,6 +296,14 @@ worker_setup() { # COMMIT DATA PYTHON UV
     gcloud storage rsync --recursive "$2" "$HOME/xlmjax/data"
     ln -sfn ../../data "$code/data"
   fi
+  ln -sfn "code/$1" "$HOME/xlmjax/current"
+  used=$(readlink /proc/[0-9]*/cwd) || : # of others' processes it tells nothing
+  for old in "$HOME"/xlmjax/code/*; do
+    case $old/$'\n'$used in
+      "$code/"*|*$'\n'"$(readlink -f "$old")"[/$'\n']*) ;;
+      *) rm -rf "$old" ;;
+    esac
+  done
   tell ready
 }
 

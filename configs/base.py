@@ -150,12 +150,13 @@ def get_config(arg: str = "") -> ConfigDict:
     train.z_loss = 0.0
     # What follows: docs/running.md. A process not heard of for so long is dead, and the run ends.
     train.heartbeat_seconds = 100
-    # Stacks are printed when no step ends for so long (10 times as long for compiling, restoring,
-    # evaluating and saving); 0 is never. With `watchdog_exit` the process ends too, with code 75.
+    # Stacks are printed when no step ends for so long (10 times as long for set-up, restoring,
+    # compiling, evaluating and saving); 0 is never. With `watchdog_exit` the process ends too, with
+    # code 75.
     train.watchdog_seconds = 600.0
     train.watchdog_exit = False
-    # Folder of compiled programs, e.g. in the bucket, for restarts elsewhere; empty: on this disk.
-    # JAX_COMPILATION_CACHE_DIR has precedence.
+    # Folder of compiled programs; empty: `compiled` beside a workdir in a bucket, for restarts on
+    # other machines, else on this disk. JAX_COMPILATION_CACHE_DIR has precedence.
     train.compilation_cache = ""
 
     config.checkpoint = checkpoint = ConfigDict()

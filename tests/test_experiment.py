@@ -2,6 +2,7 @@
 
 import jax
 import pytest
+from etils import epath
 
 from xlmjax.configs import base
 from xlmjax.experiment import start_jax
@@ -26,3 +27,26 @@ def test_compiled_programs_are_kept_on_disk_by_default(monkeypatch, tmp_path):
     assert jax.config.values["jax_enable_compilation_cache"]
     jax.config.update(CACHE, "chosen by the user")
     assert start_jax(base.get_config()) == "chosen by the user"
+
+
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize(
+    ("workdir", "field", "expected"),
+    [
+        ("gs://bucket/pod", "", "gs://bucket/compiled"),
+        (epath.Path("gs://bucket/mine/pod"), "", "gs://bucket/mine/compiled"),
+        ("gs://bucket/", "", "gs://bucket/compiled"),
+        ("gs://bucket/pod", "gs://other/place", "gs://other/place"),
+        ("/shared/pod", "", None),
+        ("pod", "", None),
+    ],
+)
+def test_runs_in_a_bucket_share_their_compiled_programs_there(
+    monkeypatch, tmp_path, workdir, field, expected
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config = base.get_config()
+    config.train.compilation_cache = field
+    expected = expected or str(tmp_path / "xlmjax" / "jax")
+    assert start_jax(config, workdir) == expected
+    assert jax.config.values[CACHE] == expected

@@ -210,6 +210,8 @@ def test_everything_wrong_is_told_at_once_and_nothing_is_run(cloud):
     [
         (("create",), "--type is missing"),
         (("create", "--type=v5e-16"), "gcloud calls it v5litepod-16"),
+        (("create", "--type=v7x-16"), "gcloud calls it tpu7x-16"),
+        (("create", "--type=gpu7-16"), "--type='gpu7-16' is not possible: it looks like v4-32"),
         (("create", "--type=v9x-16"), "no known TPU software: give --runtime too"),
         (("create", "--type=v4-8", "--bucket=my-bucket"), "--bucket='my-bucket' is not possible"),
         (("run",), "run needs what xlmjax train gets"),
@@ -257,6 +259,10 @@ def test_flags_win_over_the_env_file_and_its_other_values_are_never_shown(cloud)
             ("--type=v5litepod-16", "--spot"),
             "--accelerator-type=v5litepod-16 --runtime-version=v2-alpha-tpuv5-lite --node-id=pod "
             "--spot",
+        ),
+        (
+            ("--type=tpu7x-16",),
+            "--accelerator-type=tpu7x-16 --runtime-version=v2-alpha-tpu7-ubuntu2404 --node-id=pod",
         ),
         (
             ("--type=v4-16", "--slices=2", "--runtime=mine", "--network=net"),
@@ -327,6 +333,48 @@ def test_setup_wants_a_clean_tree_and_a_commit_that_the_remote_has(pod):
     pod.git("push", "--quiet", "origin", "main")
     pod("setup")
     assert (pod.worker() / "xlmjax" / "code" / commit / "mine.py").exists()
+
+
+@pytest.mark.parametrize("there", ["0.4.5", "0.13.90", None])
+def test_setup_installs_the_uv_that_the_tests_cover_unless_it_is_there(cloud, there):
+    [pinned] = re.findall(r"\bUV=(\S+)", (ROOT / SCRIPT).read_text())
+    cloud.plan(uv=there or pinned)
+    cloud("create", "--type=v4-16")
+    cloud("setup")
+    for index in range(2):
+        asked = cloud.worker(index) / "curl"
+        expected = f"-LsSf https://astral.sh/uv/{pinned}/install.sh\n"
+        assert (asked.read_text() if asked.exists() else "") == (expected if there else "")
+        uv = cloud.worker(index) / ".local" / "bin" / "uv"
+        version = subprocess.run([uv, "--version"], capture_output=True, text=True, check=True)
+        assert version.stdout.split()[1] == pinned
+
+
+def test_setup_keeps_the_current_commit_and_those_in_use(pod):
+    place = pod.worker() / "xlmjax"
+
+    def another_commit():
+        commit = pod.commit()
+        pod.git("push", "--quiet", "origin", "main")
+        pod("setup")
+        assert (place / "current").resolve() == (place / "code" / commit).resolve()
+        return commit
+
+    def kept():
+        return {path.name for path in (place / "code").iterdir()}
+
+    used = another_commit()
+    assert kept() == {used}
+    pod("run", "--", "--workdir=w")
+    pod.wait_for_steps()
+    unused = another_commit()
+    assert kept() == {used, unused}
+    current = another_commit()
+    assert kept() == {used, current}
+    pod.finish(0)
+    pod.wait_for_end()
+    current = another_commit()
+    assert kept() == {current}
 
 
 def test_a_worker_that_fails_is_named_and_setup_again_mends_it(cloud):

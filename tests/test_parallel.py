@@ -1,10 +1,17 @@
 """Laws of the mesh, the rule tables and the constraints."""
 
+import glob
+import importlib.util
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import requests
 from flax import nnx
+from jax._src import clusters
+from jax._src.clusters import cloud_tpu_cluster
 
 from xlmjax.cli import main
 from xlmjax.parallel import distributed, mesh, partition, rules
@@ -153,6 +160,58 @@ def test_one_process_needs_no_coordinator(monkeypatch):
     assert not distributed.everyone(False)
 
 
+SLURM = {name: "2" for name in ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS")}
+SLURM |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "chips", "metadata", "cluster"),
+    [
+        ({}, False, None, None),
+        ({"SLURM_STEP_NUM_TASKS": "2", **SLURM}, False, None, "slurm"),
+        ({"SLURM_STEP_NUM_TASKS": "1", **SLURM}, False, None, None),
+        (SLURM, False, None, None),  # in a job's script, not in a step
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, False, None, None),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True, 404, "gketpu"),
+        ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_SKIP_MDS_QUERY": "1"}, True, None, "gketpu"),
+        ({}, True, 200, "gcetpu"),
+        ({"MEGASCALE_NUM_SLICES": "2"}, True, 200, "gcetpu"),
+        ({}, True, 404, None),
+        ({}, True, None, None),
+        ({"TPU_SKIP_MDS_QUERY": "1"}, True, 200, None),
+    ],
+)
+def test_processes_join_where_jax_can_tell_who_they_are(
+    monkeypatch, environment, chips, metadata, cluster
+):
+    """On hosts that all have /dev/vfio/0 and libtpu, as machines with other cards may."""
+
+    def ask(key):
+        if metadata is None:
+            raise requests.exceptions.ConnectionError
+        return "0", metadata
+
+    def initialize(**_):
+        kinds = [k for k in clusters.ClusterEnv._cluster_types if not k.opt_in_only_method]
+        joined.append(next((k.name for k in kinds if k.is_env_present()), "refused by JAX"))
+
+    joined = []
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: n == "libtpu" or find_spec(n))
+    monkeypatch.setattr(glob, "glob", lambda pattern: ["/dev/vfio/0"] * ("vfio" in pattern))
+    monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", chips)
+    monkeypatch.setattr(cloud_tpu_cluster, "get_metadata", ask)
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    for name in list(os.environ):
+        if name.startswith(("XLMJAX_", "SLURM_", "TPU_", "MEGASCALE_")):
+            monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    distributed.initialize()
+    assert joined == ([cluster] if cluster else [])
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
@@ -187,15 +246,35 @@ def raised(error, cause=None):
 
 
 GLOO = "UNKNOWN: Gloo AllReduce failed: Connection reset by peer\nmore"
+LOST = (
+    GLOO,
+    "FAILED_PRECONDITION: Buffer Definition Event: Gloo all-reduce failed: "
+    "[external/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:35681",
+    "INTERNAL: Gloo context initialization failed: connect timeout",
+    "INTERNAL: Barrier failed because: 1/2 tasks were not heard of",
+    "UNKNOWN: Failed to send RPC to coordination service.",
+    "INTERNAL: NCCL operation ncclGroupEnd() failed: remote process exited or there was a network "
+    "error.",
+    "UNAVAILABLE: x",
+)
+OURS = (
+    "RESOURCE_EXHAUSTED: out of memory",
+    "INTERNAL: Mosaic failed to compile TPU kernel: unsupported shape cast",
+    "INTERNAL: opt-barrier is not supported here",
+    "INTERNAL: failed to enable peer access from device 0 to device 1",
+    "INTERNAL: RET_CHECK failure (hlo_verifier.cc:1) shape mismatch\n  all-reduce, connection, gloo",
+    'FAILED_PRECONDITION: Error reading "model/0.0": ZSTD_decompressStream() failed',
+    "UNKNOWN: CpuCallback error calling callback: KeyError: 'x'",
+)
 
 
 @pytest.mark.parametrize(
     ("error", "ends"),
     [
-        (jax.errors.JaxRuntimeError(GLOO), True),
+        *((jax.errors.JaxRuntimeError(text), True) for text in LOST),
+        *((jax.errors.JaxRuntimeError(text), False) for text in OURS),
         (ValueError(GLOO), True),  # what fetching a result raises
         (raised(OSError("saving failed"), jax.errors.JaxRuntimeError("UNAVAILABLE: x")), True),
-        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"), False),
         (ValueError("train.rows=7"), False),
     ],
 )
@@ -217,5 +296,5 @@ def test_who_loses_the_others_ends_and_who_errs_does_not(monkeypatch, error, end
         return
     run()
     [sentence] = sentences
-    assert sentence.startswith("process 0 of 2 cannot go on with the others (UN")
+    assert sentence.startswith("process 0 of 2 cannot go on with the others (")
     assert "\n" not in sentence

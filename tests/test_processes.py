@@ -98,22 +98,26 @@ class Processes:
         return [json.loads(text.splitlines()[-1]) for text in texts]
 
 
-class Job(Processes):
-    """A small run in `count` processes, which are named by the environment."""
+def group(count):
+    """Return the variables that name a group of processes, of each."""
+    address = free_address()
+    return [
+        {
+            "XLMJAX_COORDINATOR": address,
+            "XLMJAX_NUM_PROCESSES": str(count),
+            "XLMJAX_PROCESS_ID": str(index),
+        }
+        for index in range(count)
+    ]
 
-    def __init__(self, count, mode, folder, workdir, **fields):
-        address = free_address()
+
+class Job(Processes):
+    """A small run in `count` processes, which are named by `environments`."""
+
+    def __init__(self, count, mode, folder, workdir, environments=None, **fields):
         fields = {"train__num_cpu_devices": DEVICES // count, "mesh__fsdp": 2, **fields}
         command = ["-m", "tests.small_process", mode, folder, workdir, json.dumps(fields)]
-        environments = [
-            {
-                "XLMJAX_COORDINATOR": address,
-                "XLMJAX_NUM_PROCESSES": str(count),
-                "XLMJAX_PROCESS_ID": str(index),
-            }
-            for index in range(count)
-        ]
-        super().__init__([command] * count, workdir, environments)
+        super().__init__([command] * count, workdir, environments or group(count))
 
 
 class CommandLine(Processes):
@@ -129,9 +133,9 @@ class CommandLine(Processes):
             f"    return small_config(pathlib.Path({str(folder)!r}), **{fields!r})\n"
         )
         common = ("-m", "xlmjax.cli", "train", f"--config={config}", f"--workdir={workdir}")
-        group = (f"--coordinator={address}", "--num_processes=2")
+        members = (f"--coordinator={address}", "--num_processes=2")
         commands = [
-            [*common, *group, f"--process_id={index}", *flags] for index, flags in enumerate(each)
+            [*common, *members, f"--process_id={index}", *flags] for index, flags in enumerate(each)
         ]
         super().__init__(commands, workdir)
 
@@ -160,7 +164,7 @@ def losses(workdir):
 
 def test_losses_and_evaluations_do_not_depend_on_the_processes(folder, tmp_path):
     fields = {"log__every": 1, "train__num_steps": 4, "log__progress": "lines"}
-    counts = (1, 4)
+    counts = (1, 2, 4)
     for count in counts:
         job = Job(count, "evaluate", folder, tmp_path / str(count), **fields)
         assert job.finish() == [{"step": 4, "processes": count}] * count
@@ -217,6 +221,41 @@ def test_sigterm_to_one_process_stops_all_at_one_step_with_a_checkpoint(folder, 
     assert f"saved at step {stopped[0]['step']}" in job.text()
     steps = [path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
     assert steps == [str(stopped[0]["step"])]
+
+
+def slurm_step(count):
+    """Return what `srun --ntasks=COUNT` sets on this machine, of each task."""
+    step = {
+        "SLURM_JOB_ID": str(random.randrange(2**12)),  # JAX adds 61440 for a port: none is in use
+        "SLURM_NTASKS": str(count),
+        "SLURM_STEP_NUM_TASKS": str(count),
+        "SLURM_STEP_NODELIST": "localhost",
+    }
+    return [
+        {**step, "SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)} for index in range(count)
+    ]
+
+
+def test_the_tasks_of_a_slurm_step_are_one_run(folder, tmp_path):
+    job = Job(2, "train", folder, tmp_path / "run", slurm_step(2), train__num_steps=2)
+    assert job.finish() == [{"step": 2, "processes": 2}] * 2
+
+
+def test_a_second_start_finds_what_the_first_has_compiled(folder, tmp_path):
+    """As another worker does whose disk is empty: the cache is where both can read it."""
+    cache = tmp_path / "compiled"
+    fields = {"train__compilation_cache": str(cache), "train__num_steps": 2}
+    kept = []
+    for name in ("one", "two"):
+        small_too = {
+            "JAX_COMPILATION_CACHE_DIR": "",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        environments = [{**member, **small_too} for member in group(2)]
+        Job(2, "train", folder, tmp_path / name, environments, **fields).finish()
+        kept.append({path.name for path in cache.iterdir()})
+    assert any("step" in name for name in kept[0])
+    assert kept[1] == kept[0]
 
 
 def test_processes_that_disagree_do_not_start(folder, tmp_path):

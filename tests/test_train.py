@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ from xlmjax.data.vocabulary import Vocabulary
 from xlmjax.evaluation import Perplexity
 from xlmjax.experiment import build_experiment, start_jax, token_counts
 from xlmjax.objectives import OBJECTIVES, MaskedLanguageModel, Objective
+from xlmjax.parallel import distributed
 from xlmjax.report.runs import read_runs, series
 from xlmjax.report.sections import make_page
 from xlmjax.train import train
@@ -212,6 +214,29 @@ def test_ctrl_c_saves_what_is_new_and_interrupts(straight, tmp_path, monkeypatch
     names = {x.name for x in (tmp_path / "checkpoints").iterdir()}
     assert {name for name in names if name.isdigit()} == saved  # every second step, and the third
     assert ("Ctrl-C again ends at once" in capfd.readouterr().err) == bool(saved)
+
+
+@pytest.mark.parametrize(
+    ("place", "where"), [("initial_state", "restore"), ("PreemptionWatch", "setup")]
+)
+def test_a_start_that_hangs_before_its_first_step_says_where(
+    data, tmp_path, monkeypatch, place, where
+):
+    ended = threading.Event()
+
+    def end_process(sentence):
+        if f"no progress for 1 s in {where} after step 0" in sentence:
+            ended.set()
+
+    def blocked(*args):
+        raise TimeoutError("released" if ended.wait(20) else "nobody watched")
+
+    monkeypatch.setattr(distributed, "end_process", end_process)
+    monkeypatch.setattr(train_module, place, blocked)
+    config = small_config(data, train__watchdog_seconds=0.1, train__watchdog_exit=True)
+    with pytest.raises(TimeoutError, match="released"):
+        train(config, tmp_path)
+    assert "in blocked" in (tmp_path / "hang-0-process0.txt").read_text()
 
 
 def scores(workdir, evaluator="held_out"):

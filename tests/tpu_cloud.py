@@ -18,6 +18,7 @@ CLOUD = pathlib.Path(os.environ.get("CLOUD", "/nowhere"))
 
 # Trains until $HOME/finish holds an exit code, of this run alone, or $CLOUD/finish one of all runs.
 UV = """#!/usr/bin/env bash
+[[ $1 != --version ]] || { echo "uv VERSION (x86_64-unknown-linux-gnu)" && exit; }
 printf '%s\\0' "$@" >>"$HOME/uv-$1"
 printf '%s\\n' "$PWD" >>"$HOME/uv-folder"
 [[ $1 == run ]] || exit 0
@@ -28,6 +29,13 @@ while [[ -d $HOME && ! -e $HOME/finish && ! -e $CLOUD/finish ]]; do sleep 0.02; 
 code=$(cat "$HOME/finish" "$CLOUD/finish" 2>/dev/null | head -n 1)
 rm -f "$HOME/finish"
 exit "$code"
+"""
+
+# What a worker gets from astral.sh: an installer that makes its uv the version asked for.
+CURL = """#!/usr/bin/env bash
+echo "$@" >>"$HOME/curl"
+version=${2#https://astral.sh/uv/} version=${version%/install.sh}
+echo "sed -i 's/echo \\"uv [^ ]*/echo \\"uv $version/' \\"\$UV_INSTALL_DIR/uv\\""
 """
 
 
@@ -70,13 +78,14 @@ class _State:
 
 
 def plan() -> dict[str, Any]:
-    """Return how the cloud behaves: workers a node, states of each creation, failing workers."""
+    """Return how the cloud behaves: workers a node, states of creations, failing workers, uv."""
     path = CLOUD / "plan.json"
     return {
         "workers": 2,
         "creations": [["ACTIVE"]],
         "node_states": {},
         "ssh_fails": {},
+        "uv": "0.4.5",
         **(json.loads(path.read_text()) if path.exists() else {}),
     }
 
@@ -111,7 +120,9 @@ def _create(names: list[str], flags: dict[str, str]) -> int:
 def _furnish(home: pathlib.Path, index: int) -> None:
     programs = home / ".local" / "bin"
     programs.mkdir(parents=True)
-    for name, text in (("uv", UV), ("hostname", f"#!/bin/sh\necho t1v-n-1a2b-w-{index}\n")):
+    hostname = f"#!/bin/sh\necho t1v-n-1a2b-w-{index}\n"
+    uv = UV.replace("VERSION", plan()["uv"])
+    for name, text in (("uv", uv), ("curl", CURL), ("hostname", hostname)):
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
 

@@ -77,11 +77,12 @@ class Experiment:
         )
 
 
-def start_jax(config: ConfigDict) -> str:
-    """Join the other processes, simulate devices, and keep compiled programs on disk.
+def start_jax(config: ConfigDict, workdir: epath.PathLike = "") -> str:
+    """Join the other processes, simulate devices, and keep compiled programs.
 
     Call it before anything touches a device. Returns the folder of the compiled programs:
-    JAX_COMPILATION_CACHE_DIR, `train.compilation_cache`, or one under the user's cache folder.
+    JAX_COMPILATION_CACHE_DIR, `train.compilation_cache`, `compiled` beside a `workdir` in a bucket,
+    which outlives this machine and serves all runs there, or one under the user's cache folder.
     """
     if not jax.distributed.is_initialized():
         distributed.initialize(heartbeat_seconds=config.train.heartbeat_seconds)
@@ -97,10 +98,18 @@ def start_jax(config: ConfigDict) -> str:
                 ) from None
     folder = jax.config.values["jax_compilation_cache_dir"]
     if not folder:
-        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        folder = config.train.compilation_cache or str(pathlib.Path(home) / "xlmjax" / "jax")
+        folder = config.train.compilation_cache or _compiled(os.fspath(workdir))
         jax.config.update("jax_compilation_cache_dir", folder)
     return str(folder)
+
+
+def _compiled(workdir: str) -> str:
+    """Return where programs are kept by default; a workdir that is a whole bucket holds them."""
+    scheme, _, place = workdir.rstrip("/").partition("://")
+    if place:
+        return f"{scheme}://{place.rpartition('/')[0] or place}/compiled"
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return str(pathlib.Path(home) / "xlmjax" / "jax")
 
 
 def build_experiment(

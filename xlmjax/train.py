@@ -52,7 +52,7 @@ def train(config: ConfigDict, workdir: epath.PathLike, stop_after: int | None = 
     then raises `KeyboardInterrupt`.
     """
     goodput = Goodput()
-    cache = start_jax(config)
+    cache = start_jax(config, workdir)
     workdir = epath.Path(workdir)
     with contextlib.ExitStack() as stack:
         with agreed() as facts:
@@ -68,6 +68,10 @@ def train(config: ConfigDict, workdir: epath.PathLike, stop_after: int | None = 
             facts |= description.facts(experiment, data, workdir)
         peers = PeerWatch(experiment.train.heartbeat_seconds)
         stack.callback(peers.close)
+        goodput.begin("setup")  # anew: preparing stores, which is not watched, may take hours
+        limit, ends = experiment.train.watchdog_seconds, experiment.train.watchdog_exit
+        watchdog = Watchdog(goodput, limit, workdir, ends=ends)
+        stack.callback(watchdog.close)
         identity = experiment.identity
         if checkpointing.same_data:
             identity = dataclasses.replace(identity, data=data_identity(experiment, data))
@@ -85,6 +89,7 @@ def train(config: ConfigDict, workdir: epath.PathLike, stop_after: int | None = 
             )
             jax.block_until_ready(state)
         start, num_steps = int(state.step), experiment.train.num_steps
+        watchdog.step = start
         main = distributed.is_main()
         progress = Progress(log.progress, start, num_steps, active=main)
         stack.callback(progress.close)
@@ -132,9 +137,6 @@ def train(config: ConfigDict, workdir: epath.PathLike, stop_after: int | None = 
             return Result(state, preempted=True)
 
         goodput.begin("compile")
-        limit, ends = experiment.train.watchdog_seconds, experiment.train.watchdog_exit
-        watchdog = Watchdog(goodput, limit, workdir, ends=ends)
-        stack.callback(watchdog.close)
         stream = stack.enter_context(read_ahead(experiment, data, start))
         stack.enter_context(distributed.end_without_the_lost())
         if start in checkpoints.steps and not distributed.agree(writer.evaluated):

@@ -62,7 +62,7 @@ def score(config: ConfigDict, workdir: epath.PathLike, step: int = -1, quiet: bo
     from xlmjax.training.averaging import checkpoints_to_average, restore_average
     from xlmjax.training.checkpoint import CheckpointConfig
 
-    start_jax(config)
+    start_jax(config, workdir)
     experiment = build_experiment(config)
     count = CheckpointConfig.from_config(config.checkpoint).average
     place = trained_checkpoint(workdir, step, "--workdir")

@@ -1,8 +1,6 @@
 """The processes of a run: joining them, talking among them, and parting from lost ones."""
 
 import contextlib
-import glob
-import importlib.util
 import itertools
 import os
 import re
@@ -14,14 +12,19 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 from jax._src import distributed as jax_distributed  # its key-value store has no public name
+from jax._src.clusters import GceTpuCluster, GkeTpuCluster  # nor has what it takes for a TPU pod
 from jax.experimental import multihost_utils
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong with the run, start it again
 
 _ENVIRONMENT = ("XLMJAX_COORDINATOR", "XLMJAX_NUM_PROCESSES", "XLMJAX_PROCESS_ID")  # or flags
 _PREFIX = "xlmjax"  # of our keys in JAX's key-value store
+# The codes of the second line are those of a program's own errors too, where nothing is said of a
+# connection: these would come again at every start.
 _LOST = re.compile(
-    r"(ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION|INTERNAL|UNAVAILABLE|UNKNOWN): .*"
+    r"(ABORTED|CANCELLED|DEADLINE_EXCEEDED|UNAVAILABLE): .*"
+    r"|(FAILED_PRECONDITION|INTERNAL|UNKNOWN): .*(?i:gloo|connection|by peer|socket|broken pipe"
+    r"|coordination|heartbeat|barrier (timed|failed|result)|remote process|network error).*"
 )
 _exchanges = itertools.count()  # processes make the same exchanges in the same order
 
@@ -171,7 +174,8 @@ def _lost_contact(error: BaseException | None) -> str:
     """Return what the runtime said that tells of a lost process, "" where an error is another.
 
     The runtime's errors come as `JaxRuntimeError`, as plain `ValueError` where a result is fetched,
-    or as the cause of an error of ours; all begin with a status code.
+    or as the cause of an error of ours; all begin with a status code. Only their first line counts:
+    what follows may quote a whole program.
     """
     while error is not None:
         if found := _LOST.search(str(error).splitlines()[0] if str(error) else ""):
@@ -195,11 +199,16 @@ def _integer(name: str, value: int | None) -> int | None:
 
 
 def _in_slurm_step() -> bool:
+    """Return whether `srun` started several tasks: of this step, a job may have more."""
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
 def _in_tpu_pod() -> bool:
-    if "," in os.environ.get("TPU_WORKER_HOSTNAMES", "") or "MEGASCALE_NUM_SLICES" in os.environ:
-        return True
-    chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
-    return bool(chips) and importlib.util.find_spec("libtpu") is not None
+    """Return whether JAX itself finds a Cloud TPU, by GKE's variables or by the metadata server.
+
+    Chips alone make no pod: nobody could say who the others are, and JAX would refuse to start.
+    """
+    try:
+        return GkeTpuCluster.is_env_present() or GceTpuCluster.is_env_present()
+    except OSError:  # there is no metadata server to ask
+        return False

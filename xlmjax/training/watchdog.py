@@ -12,7 +12,7 @@ from etils import epath
 from xlmjax.parallel import distributed
 from xlmjax.training.goodput import DATA, TRAIN, Goodput
 
-PATIENCE = 10  # times as long for what is no step: compilation, restoring, evaluation, saving
+PATIENCE = 10  # times as long for what is no step: set-up, restoring, compilation, saving, ...
 
 
 class Watchdog:
@@ -33,7 +33,7 @@ class Watchdog:
         ends: bool,
         now: Callable[[], float] = time.perf_counter,
     ):
-        self.step = 0  # the last one completed
+        self.step = 0  # the last one completed, 0 until that is known
         self._goodput, self._seconds, self._ends, self._now = goodput, seconds, ends, now
         self._workdir = epath.Path(workdir)
         self._closed = threading.Event()
