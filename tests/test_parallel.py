@@ -262,7 +262,7 @@ OURS = (
     "INTERNAL: Mosaic failed to compile TPU kernel: unsupported shape cast",
     "INTERNAL: opt-barrier is not supported here",
     "INTERNAL: failed to enable peer access from device 0 to device 1",
-    "INTERNAL: RET_CHECK failure (hlo_verifier.cc:1) shape mismatch\n  all-reduce, connection, gloo",
+    "INTERNAL: RET_CHECK failure (hlo_verifier.cc:1) shapes\n  all-reduce, connection, gloo",
     'FAILED_PRECONDITION: Error reading "model/0.0": ZSTD_decompressStream() failed',
     "UNKNOWN: CpuCallback error calling callback: KeyError: 'x'",
 )

@@ -35,7 +35,7 @@ exit "$code"
 CURL = """#!/usr/bin/env bash
 echo "$@" >>"$HOME/curl"
 version=${2#https://astral.sh/uv/} version=${version%/install.sh}
-echo "sed -i 's/echo \\"uv [^ ]*/echo \\"uv $version/' \\"\$UV_INSTALL_DIR/uv\\""
+echo "sed -i 's/echo \\"uv [^ ]*/echo \\"uv $version/' \\"\\$UV_INSTALL_DIR/uv\\""
 """
 
 
