@@ -1,6 +1,7 @@
 """Fitting: formulas by hand, what the compiler says, what is kept of it, and the search."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -363,16 +364,32 @@ def test_program_and_model_agree_on_the_work_of_a_step(capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_slices_give_the_loss_of_one():
-    def first_loss(**mesh):
-        run = dry_run(small(**mesh))
+def test_two_slices_learn_what_one_does():
+    """Updates too: the loss of step 0 says nothing of gradients.
+
+    With eps = 1 Adam's updates are nearly in proportion to gradients, as SGD's: noise of gradients
+    that should be zero stays noise.
+    """
+
+    def train(**mesh):
+        sizes = {"model__dtype": "float32", "model__num_layers": 2, "train__length": 32}
+        rate = {"eps": 1.0, "learning_rate": 0.1, "schedule": "constant", "warmup_steps": 0}
+        rate = {f"optimizer__{name}": value for name, value in rate.items()}
+        run = dry_run(small(**sizes, **rate, **mesh))
+        batches, losses = run.random_batches(), []
         with jax.set_mesh(run.experiment.mesh):
             state = run.experiment.spec.create(jax.random.key(0))
-            return float(run.train_step(state, 0, run.random_batches())[1].loss)
+            for step in range(3):
+                state, metrics = run.train_step(state, step, batches)
+                losses.append(float(metrics.loss))
+        return losses, jax.device_get(state.model)
 
-    one = first_loss(model__dtype="float32", mesh__data=4, mesh__fsdp=2)
-    two = first_loss(model__dtype="float32", mesh__replica=2, mesh__data=2, mesh__fsdp=2)
+    one, parameters = train(mesh__data=4, mesh__fsdp=2)
+    two, same = train(mesh__replica=2, mesh__data=2, mesh__fsdp=2)
+    assert one[2] < one[1] < one[0]
     assert two == pytest.approx(one, rel=1e-5)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, same, parameters)
 
 
 @pytest.mark.parametrize(
@@ -630,8 +647,8 @@ class TestTpu:
         assert {(x.kind, x.axes) for x in across} == {("all-reduce", ("replica",))}
         found = report(program, **facts)
         # A device reduces its part of the gradient, of which `data` has two, in bfloat16 or
-        # float32, and some metrics.
-        assert sum(x.bytes for x in across) < 1.2 * found.state.gradient
+        # float32, and some metrics: a quarter of the gradient at least.
+        assert 0.2 < sum(x.bytes for x in across) / found.state.gradient < 1.2
         assert found.num_chips == 8
         assert found.roofline.seconds["dcn"] > 0
         assert 0 < found.headroom < 15.75 * GIB
