@@ -31,7 +31,10 @@ def parse(named: Sequence[str], field: str, kinds: tuple[str, ...]) -> Iterator[
     for text in named:
         kind, colon, pattern = text.partition(":")
         if not colon or kind not in kinds:
-            raise ValueError(f"{field}: {text!r} does not begin with one of {', '.join(kinds)}, :")
+            raise ValueError(
+                f"{field}: {text!r} does not begin with one of "
+                f"{', '.join(f'{kind}:' for kind in kinds)}"
+            )
         found = _RANGE.search(pattern)
         lines = found.group(1) if found else ""
         if found:
