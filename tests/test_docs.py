@@ -96,3 +96,8 @@ def test_links_lead_somewhere(page):
 def test_python_blocks_are_python(page):
     for block in blocks(page.read_text("utf-8"), "python"):
         compile(block, str(page), "exec")
+
+
+def test_the_uv_of_the_documents_is_that_of_the_launcher():
+    [pinned] = re.findall(r"\bUV=([\d.]+)", (ROOT / "launch_tpu.sh").read_text("utf-8"))
+    assert re.findall(r"/uv/([\d.]+)/", (ROOT / "docs/tpu.md").read_text("utf-8")) == [pinned]
