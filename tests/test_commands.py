@@ -184,4 +184,6 @@ def test_the_demo_runs_from_vocabulary_to_table(tmp_path):
     bleu = [line.split() for line in printed.splitlines() if line[2:6] == " -> "]
     assert [(row[0], row[2], len(row)) for row in bleu] == [("de", "en", 5), ("en", "de", 5)]
     assert printed.count("\n  de   ") == 5  # samples
-    assert "5/5" in demo_run(check=True).stdout  # everything is there: the tables at once
+    saved = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoints/*")}
+    assert "5/5" in demo_run(check=True).stdout
+    assert saved == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoints/*")}

@@ -178,7 +178,7 @@ def test_the_command_writes_what_the_embedder_returns(
     np.testing.assert_allclose(found, vectors, rtol=1e-5, atol=1e-6)
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "7 vectors of width 16; 2 lines were empty (zeros), 0 truncated" in printed.err
+    assert "7 vectors of width 16; empty lines (zeros): 2, truncated: 0" in printed.err
     assert not (folder / "vectors.npy.partial").exists()
 
 
@@ -194,7 +194,7 @@ def test_options_of_the_command_reach_the_embedder(folder, monkeypatch, capsys):
     assert run(folder, monkeypatch, f"ba gi\n{LONG}\n".encode(), *options) == 0
     direct = load(folder, layer=1, pooling="first", truncate=True).embed(["ba gi", LONG], "fr")
     np.testing.assert_allclose(np.load(folder / "vectors.npy"), direct, rtol=1e-5, atol=1e-6)
-    assert "1 truncated" in capsys.readouterr().err
+    assert "truncated: 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_a_line_in_is_a_line_out(folder, monkeypatch, capfdbinary, text):
     assert run(folder, monkeypatch, text.encode(), "--chunk=3") == 0
     printed = capfdbinary.readouterr()
     assert printed.out.decode() == "".join(f"{answer(folder, text)}\n" for text in TEXTS)
-    assert b"7 sentences, 0 of them cut; of the translations 2 are empty" in printed.err
+    assert b"7 sentences, cut: 0; translations that are empty: 2, as long" in printed.err
     assert printed.err.count(b"a second") == 3
 
 

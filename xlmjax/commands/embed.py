@@ -72,8 +72,8 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
             print(f"{file.rows:,} sentences, {rate:,.0f} a second", file=sys.stderr, flush=True)
     counts = embedder.counts
     print(
-        f"{out}: {file.rows:,} vectors of width {embedder.width}; {counts[EMPTY]:,} lines were "
-        f"empty (zeros), {counts[TRUNCATED]:,} truncated",
+        f"{out}: {file.rows:,} vectors of width {embedder.width}; empty lines "
+        f"(zeros): {counts[EMPTY]:,}, truncated: {counts[TRUNCATED]:,}",
         file=sys.stderr,
     )
 

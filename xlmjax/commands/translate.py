@@ -125,8 +125,8 @@ def _translate(config: ConfigDict, args: argparse.Namespace) -> None:
         print(f"{number - 1:,} sentences, {rate:,.1f} a second", file=sys.stderr, flush=True)
     counts = translator.counts
     print(
-        f"{number - 1:,} sentences, {counts[CUT]:,} of them cut; of the translations "
-        f"{counts[EMPTY]:,} are empty, {counts[AT_LIMIT]:,} as long as they might be; compiled for "
-        f"{translator.num_shapes} lengths",
+        f"{number - 1:,} sentences, cut: {counts[CUT]:,}; translations that are empty: "
+        f"{counts[EMPTY]:,}, as long as they might be: {counts[AT_LIMIT]:,}; lengths compiled: "
+        f"{translator.num_shapes}",
         file=sys.stderr,
     )
