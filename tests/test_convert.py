@@ -31,6 +31,7 @@ from xlmjax.interop import names, tokenizers
 from xlmjax.interop.formats import FORMATS, ROBERTA, ROBERTA_XL, XLM, format_of
 from xlmjax.interop.parity import compare_models, compare_tokenizers
 from xlmjax.interop.safetensors import read_indexed, read_safetensors, write_safetensors
+from xlmjax.interop.source import open_source
 from xlmjax.interop.torch_files import read_torch
 from xlmjax.models import xlm
 from xlmjax.models.seq2seq import EncoderDecoder
@@ -313,6 +314,30 @@ def test_a_pickle_that_would_run_code_is_refused_by_name(layout, tmp_path):
     with pytest.raises(ValueError, match=r"x.pth: refused, .*asks for (posix|nt|os).mkdir"):
         read_torch(path)
     assert not (tmp_path / "harmed").exists()
+
+
+def test_arrays_of_numpy_among_the_options_of_a_file_are_passed_over(tmp_path):
+    """XLM keeps `mask_scores` so in all of its checkpoints."""
+    content = {"params": {"emb_dim": 24, "mask_scores": np.ones(50), "best": np.float64(7.5)}}
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        archive.writestr("x/data.pkl", pickle.dumps(content, protocol=2))
+    params = read_torch(tmp_path / "x.pth")["params"]
+    assert (params["emb_dim"], params["best"]) == (24, 7.5)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", "{", "config.json: not JSON"),
+        ("config.json", "[]", "config.json: holds list, where an object is wanted"),
+        ("model.safetensors.index.json", "{}", "index.json has no 'weight_map'"),
+    ],
+)
+def test_a_damaged_json_file_is_told_by_name(file, content, message, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "xlm"}')
+    (tmp_path / file).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        open_source(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", pickle.dumps(7), pickle.dumps({"a": 1})])
