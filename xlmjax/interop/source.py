@@ -77,8 +77,10 @@ def open_source(path: pathlib.Path) -> Source:
     if path.is_file():
         return _original(path)
     if not (path / CONFIG).is_file():
+        found = f"has no {CONFIG}" if path.is_dir() else "is not there"
         raise ValueError(
-            f"--source={path}: name a folder of transformers (with {CONFIG}) or a .pth file of XLM"
+            f"--source={path} {found}: name a folder of transformers or a .pth file of XLM that "
+            "has been downloaded"
         )
     config = read_json(path / CONFIG)
     model_type = config.get("model_type")

@@ -72,7 +72,7 @@ class _NumpyDtype:
 
 
 class _NumpyArray:
-    """An array of numpy, of which nothing is kept: XLM has one among its options, of no use here."""
+    """An array of numpy, of which nothing is kept: XLM has one among its options."""
 
     def __setstate__(self, state: Any) -> None:
         """Take nothing."""
