@@ -144,6 +144,8 @@ def converted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("xlm")
     values = fill(folder / "hf", XLM, XLM_CFG, n_langs=3, lang2id=LANG2ID)
     write_bpe(folder / "hf")
+    # What an interrupted conversion leaves is no checkpoint.
+    (folder / "run" / "checkpoints" / "0.orbax-checkpoint-tmp").mkdir(parents=True)
     command = ["convert", f"--source={folder / 'hf'}", f"--workdir={folder / 'run'}"]
     assert cli.main([*command, "--parity=never"]) == 0
     _, model = load_trained(load_config(str(folder / "run" / "config.json")), folder / "run")
