@@ -21,7 +21,9 @@ from tests.convert_helpers import (
     write_sentencepiece,
 )
 from tests.model_helpers import CLASSIC
+from tests.stores import write_store
 from xlmjax import cli
+from xlmjax.configs import xnli
 from xlmjax.configuration import load_config, to_json
 from xlmjax.conversion import export_model, import_model
 from xlmjax.data.vocabulary import Vocabulary
@@ -180,6 +182,63 @@ def test_the_workdir_serves_the_other_commands(converted, tmp_path):
     assert content["model_type"] == "xlm"
     for name in ("vocab.json", "merges.txt"):
         assert (tmp_path / "back" / name).read_bytes() == (folder / "hf" / name).read_bytes()
+
+
+FINE_TUNING = """
+from xlmjax.configs import base, xnli
+from xlmjax.configuration import load_config
+
+
+def get_config(arg=""):
+    config = load_config(f"{arg}/config.json")
+    config.data.mixture = ("xnli.en",)
+    xnli.fine_tune(config, arg, ("xnli.en",), every=2)
+    config.evals.again = base.classification(("xnli.en",), every=2)
+    return config
+"""
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_converted_weights_and_another_is_fine_tuned(converted, tmp_path):
+    folder, *_ = converted
+    fingerprint = Vocabulary.load(folder / "run" / "vocabulary.json").fingerprint
+    texts = np.random.default_rng(0).integers(14, len(PIECES), (40, 5)).tolist()
+    for name, split, sides, labels in (
+        ("mlm.en", "train", ("tokens",), ((), ())),
+        ("xnli.en", "train", ("tokens", "target_tokens"), (xnli.LABELS, [0, 1, 2, 0] * 10)),
+        ("xnli.en", "validation", ("tokens", "target_tokens"), (xnli.LABELS, [0, 1, 2, 0] * 10)),
+    ):
+        write_store(
+            tmp_path / "stores" / name / split,
+            dict.fromkeys(sides, texts),
+            dict.fromkeys(sides, "en"),
+            task=name,
+            split=split,
+            vocabulary=fingerprint,
+            labels=labels,
+        )
+    names = {name: {"tasks": [name], "rates": None} for name in ("mlm.en", "xnli.en")}
+    (tmp_path / "stores" / "mixture.json").write_text(json.dumps(names))
+    (tmp_path / "mine.py").write_text(FINE_TUNING)
+    sizes = {"train.num_steps": 2, "train.rows": 8, "train.length": 24, "checkpoint.every": 2}
+    fields = {"data.stores": tmp_path / "stores", "data.auto_prepare": False, **sizes}
+    given = [f"--config.{name}={value}" for name, value in fields.items()]
+    more = [
+        f"--config={folder / 'run' / 'config.json'}",
+        f"--config.checkpoint.init_from={folder / 'run'}",
+        "--config.data.mixture=('mlm.en',)",
+    ]
+    assert cli.main(["train", *more, *given, f"--workdir={tmp_path / 'more'}"]) == 0
+    mine = f"--config={tmp_path / 'mine.py'}:{folder / 'run'}"
+    assert cli.main(["train", mine, *given, f"--workdir={tmp_path / 'tuned'}"]) == 0
+    before = named_leaves(converted[2])["transformer/layers/mlp/wi/kernel"][...]
+    for name in ("more", "tuned"):
+        saved = load_config(str(tmp_path / name / "config.json"))
+        _, model = load_trained(saved, tmp_path / name)
+        moved = np.abs(named_leaves(model)["transformer/layers/mlp/wi/kernel"][...] - before).max()
+        assert 0 < moved < 0.01
+    scored = sorted(path.name for path in (tmp_path / "tuned" / "eval").iterdir())
+    assert scored == ["again-2.json", "xnli-2.json"]
 
 
 def test_a_converted_workdir_is_started_from_and_not_gone_on_with(converted, capsys):
