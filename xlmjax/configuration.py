@@ -129,7 +129,7 @@ def _saved_config(path: pathlib.Path) -> ConfigDict:
         )
         config.evals = ConfigDict(_tuples(saved.pop("evals")))
     config.update(_tuples(saved))
-    for section in (config.objectives, config.evals):  # to which a config file may add, as to base's
+    for section in (config.objectives, config.evals):  # a config file may add to them
         section.unlock()
         for entry in section.values():
             entry.lock()
