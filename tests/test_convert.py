@@ -21,7 +21,9 @@ from tests.convert_helpers import (
     write_sentencepiece,
 )
 from tests.model_helpers import CLASSIC
+from tests.stores import write_store
 from xlmjax import cli
+from xlmjax.configs import xnli
 from xlmjax.configuration import load_config, to_json
 from xlmjax.conversion import export_model, import_model
 from xlmjax.data.vocabulary import Vocabulary
@@ -31,6 +33,7 @@ from xlmjax.interop import names, tokenizers
 from xlmjax.interop.formats import FORMATS, ROBERTA, ROBERTA_XL, XLM, format_of
 from xlmjax.interop.parity import compare_models, compare_tokenizers
 from xlmjax.interop.safetensors import read_indexed, read_safetensors, write_safetensors
+from xlmjax.interop.source import open_source
 from xlmjax.interop.torch_files import read_torch
 from xlmjax.models import xlm
 from xlmjax.models.seq2seq import EncoderDecoder
@@ -143,6 +146,8 @@ def converted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("xlm")
     values = fill(folder / "hf", XLM, XLM_CFG, n_langs=3, lang2id=LANG2ID)
     write_bpe(folder / "hf")
+    # What an interrupted conversion leaves is no checkpoint.
+    (folder / "run" / "checkpoints" / "0.orbax-checkpoint-tmp").mkdir(parents=True)
     command = ["convert", f"--source={folder / 'hf'}", f"--workdir={folder / 'run'}"]
     assert cli.main([*command, "--parity=never"]) == 0
     _, model = load_trained(load_config(str(folder / "run" / "config.json")), folder / "run")
@@ -177,6 +182,63 @@ def test_the_workdir_serves_the_other_commands(converted, tmp_path):
     assert content["model_type"] == "xlm"
     for name in ("vocab.json", "merges.txt"):
         assert (tmp_path / "back" / name).read_bytes() == (folder / "hf" / name).read_bytes()
+
+
+FINE_TUNING = """
+from xlmjax.configs import base, xnli
+from xlmjax.configuration import load_config
+
+
+def get_config(arg=""):
+    config = load_config(f"{arg}/config.json")
+    config.data.mixture = ("xnli.en",)
+    xnli.fine_tune(config, arg, ("xnli.en",), every=2)
+    config.evals.again = base.classification(("xnli.en",), every=2)
+    return config
+"""
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_converted_weights_and_another_is_fine_tuned(converted, tmp_path):
+    folder, *_ = converted
+    fingerprint = Vocabulary.load(folder / "run" / "vocabulary.json").fingerprint
+    texts = np.random.default_rng(0).integers(14, len(PIECES), (40, 5)).tolist()
+    for name, split, sides, labels in (
+        ("mlm.en", "train", ("tokens",), ((), ())),
+        ("xnli.en", "train", ("tokens", "target_tokens"), (xnli.LABELS, [0, 1, 2, 0] * 10)),
+        ("xnli.en", "validation", ("tokens", "target_tokens"), (xnli.LABELS, [0, 1, 2, 0] * 10)),
+    ):
+        write_store(
+            tmp_path / "stores" / name / split,
+            dict.fromkeys(sides, texts),
+            dict.fromkeys(sides, "en"),
+            task=name,
+            split=split,
+            vocabulary=fingerprint,
+            labels=labels,
+        )
+    names = {name: {"tasks": [name], "rates": None} for name in ("mlm.en", "xnli.en")}
+    (tmp_path / "stores" / "mixture.json").write_text(json.dumps(names))
+    (tmp_path / "mine.py").write_text(FINE_TUNING)
+    sizes = {"train.num_steps": 2, "train.rows": 8, "train.length": 24, "checkpoint.every": 2}
+    fields = {"data.stores": tmp_path / "stores", "data.auto_prepare": False, **sizes}
+    given = [f"--config.{name}={value}" for name, value in fields.items()]
+    more = [
+        f"--config={folder / 'run' / 'config.json'}",
+        f"--config.checkpoint.init_from={folder / 'run'}",
+        "--config.data.mixture=('mlm.en',)",
+    ]
+    assert cli.main(["train", *more, *given, f"--workdir={tmp_path / 'more'}"]) == 0
+    mine = f"--config={tmp_path / 'mine.py'}:{folder / 'run'}"
+    assert cli.main(["train", mine, *given, f"--workdir={tmp_path / 'tuned'}"]) == 0
+    before = named_leaves(converted[2])["transformer/layers/mlp/wi/kernel"][...]
+    for name in ("more", "tuned"):
+        saved = load_config(str(tmp_path / name / "config.json"))
+        _, model = load_trained(saved, tmp_path / name)
+        moved = np.abs(named_leaves(model)["transformer/layers/mlp/wi/kernel"][...] - before).max()
+        assert 0 < moved < 0.01
+    scored = sorted(path.name for path in (tmp_path / "tuned" / "eval").iterdir())
+    assert scored == ["again-2.json", "xnli-2.json"]
 
 
 def test_a_converted_workdir_is_started_from_and_not_gone_on_with(converted, capsys):
@@ -313,6 +375,30 @@ def test_a_pickle_that_would_run_code_is_refused_by_name(layout, tmp_path):
     with pytest.raises(ValueError, match=r"x.pth: refused, .*asks for (posix|nt|os).mkdir"):
         read_torch(path)
     assert not (tmp_path / "harmed").exists()
+
+
+def test_arrays_of_numpy_among_the_options_of_a_file_are_passed_over(tmp_path):
+    """XLM keeps `mask_scores` so in all of its checkpoints."""
+    content = {"params": {"emb_dim": 24, "mask_scores": np.ones(50), "best": np.float64(7.5)}}
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        archive.writestr("x/data.pkl", pickle.dumps(content, protocol=2))
+    params = read_torch(tmp_path / "x.pth")["params"]
+    assert (params["emb_dim"], params["best"]) == (24, 7.5)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", "{", "config.json: not JSON"),
+        ("config.json", "[]", "config.json: holds list, where an object is wanted"),
+        ("model.safetensors.index.json", "{}", "index.json has no 'weight_map'"),
+    ],
+)
+def test_a_damaged_json_file_is_told_by_name(file, content, message, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "xlm"}')
+    (tmp_path / file).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        open_source(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", pickle.dumps(7), pickle.dumps({"a": 1})])

@@ -281,7 +281,11 @@ def test_pairs_are_sorted_as_xlm_sorts_them(data):
 @pytest.mark.parametrize(
     ("field", "spec", "message"),
     [
-        ("text", "tsv:{a}-{b}", "data.train.text: no file for language 'en'; looked for tsv:{a}-{b}"),
+        (
+            "text",
+            "tsv:{a}-{b}",
+            "data.train.text: no file for language 'en'; looked for tsv:{a}-{b}",
+        ),
         ("text", "aligned:{lang}", "'aligned:{lang}' does not begin with one of text:, tsv:, "),
         ("text", "wiki/{lang}.txt", "does not begin with one of text:, tsv:, keyed:, demo:$"),
         ("parallel", "text:{lang}", "data.train.parallel: 'text:{lang}' does not begin with one"),

@@ -59,6 +59,7 @@ def test_both_spellings_give_one_config():
         ("--gin.train=4", "train = 4 is a macro that no field uses"),
         ("--gin_file=nowhere.gin", "no such file 'nowhere.gin'"),
         ("--gin_fil=x", "unknown argument '--gin_fil=x'"),
+        ("--gin_file", "--gin_file has no value; write --gin_file=FILE"),
     ],
 )
 def test_wrong_bindings_are_refused_in_one_sentence(given, message, capsys):
@@ -75,6 +76,8 @@ def test_wrong_bindings_are_refused_in_one_sentence(given, message, capsys):
         ("from t5x import utils", "run.gin:3: import t5x.utils: nothing needs importing"),
         ("train.rows 4", "run.gin:3: not gin"),
         ('include "missing.gin"', "run.gin:3: no such file 'missing.gin'"),
+        ('include "run.gin"', "run.gin:3: '.*run.gin' includes itself"),
+        ("A = %B\nB = (1, %A)\ntrain.rows = %A", "train.rows = %A: the macro A is made of itself"),
     ],
 )
 def test_errors_in_a_file_name_its_line(tmp_path, line, message):

@@ -66,13 +66,25 @@ def test_masks_are_filled_with_the_likeliest_pieces(trained):
     ("text", "language", "message"),
     [
         ("bana kora", "en", "write <mask>"),
-        ("bana <mask>", "xx", "language='xx': unknown language"),
+        ("bana <mask>", "xx", "language='xx' is not one of the model's: en, fr"),
+        ("bana <mask>", "de", "language='de' is not one of the model's: en, fr"),
         ("ba " * 40 + "<mask>", "en", "model.max_positions=32"),
     ],
 )
 def test_what_cannot_be_filled_is_refused(trained, text, language, message):
     with pytest.raises(ValueError, match=message):
         trained.fill_mask(text, language)
+
+
+def test_a_model_that_predicts_the_next_word_fills_no_masks(folder):
+    causal = xlmjax.load(folder / "run", overrides=["--config.objectives.mlm.name=causal_lm"])
+    with pytest.raises(ValueError, match="this one predicts the next word"):
+        causal.fill_mask("bana <mask>", "en")
+
+
+def test_a_text_alone_is_no_list_of_texts(trained):
+    with pytest.raises(ValueError, match=r"texts='bana': give a list of texts, \['bana'\]"):
+        trained.embed("bana", "en")
 
 
 def test_an_encoder_does_not_translate(trained):

@@ -91,7 +91,8 @@ def parser_of(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"xlmjax {name}",
         description=command.HELP,
-        epilog="Any field of configs/base.py: --config.SECTION.FIELD=VALUE.",
+        epilog="Any field of configs/base.py: --config.SECTION.FIELD=VALUE, or as gin spells it:\n"
+        "--gin.SECTION.FIELD=VALUE, --gin_file=FILE.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -129,6 +129,10 @@ def _saved_config(path: pathlib.Path) -> ConfigDict:
         )
         config.evals = ConfigDict(_tuples(saved.pop("evals")))
     config.update(_tuples(saved))
+    for section in (config.objectives, config.evals):  # a config file may add to them
+        section.unlock()
+        for entry in section.values():
+            entry.lock()
     return config
 
 

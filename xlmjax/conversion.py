@@ -30,7 +30,7 @@ from xlmjax.interop.safetensors import write_safetensors
 from xlmjax.interop.source import CONFIG, Source, open_source
 from xlmjax.interop.tokenizers import from_dictionary, read_vocabulary, write_vocabulary
 from xlmjax.train import write_description
-from xlmjax.training.checkpoint import FOLDER, CheckpointConfig, Checkpoints
+from xlmjax.training.checkpoint import CheckpointConfig, Checkpoints, saved_steps
 from xlmjax.training.state import TrainState, from_pure_dict, named_leaves, nest, parameter_axes
 
 REPORT = "conversion.json"
@@ -95,7 +95,7 @@ def import_model(
     Raises `ValueError` naming what is missing or has no place.
     """
     workdir, found = pathlib.Path(workdir), open_source(pathlib.Path(source))
-    if (workdir / FOLDER).exists():
+    if saved_steps(workdir):
         raise ValueError(f"--workdir={workdir} holds checkpoints already: name another")
     fields = found.model_fields()
     chosen, notes = _languages(found, language_codes)
@@ -240,6 +240,8 @@ def compare(
             # Without a mesh: three rows need not divide among its devices.
             causal = predicts_next(experiment.config)
             parity = compare_models(folder, format_of(experiment.model), model, causal)
+            if any(name.startswith("head/") for name in report.fresh):
+                parity = dataclasses.replace(parity, logits=None)  # each has made up its own
         tokenisation = None
         if lines and folder.is_dir():
             tokenisation = compare_tokenizers(folder, experiment.vocabulary, lines)

@@ -34,6 +34,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
     As with t5x, bindings of the command line win over those of files, later ones over earlier
     ones, and macros take their last value. Raises `ValueError` naming file and line.
     """
+    if FILE_FLAG.rstrip("=") in arguments:
+        raise ValueError(f"--gin_file has no value; write {FILE_FLAG}FILE")
     files = [a.removeprefix(FILE_FLAG) for a in arguments if a.startswith(FILE_FLAG)]
     bindings = [a.removeprefix(BINDING_FLAG) for a in arguments if a.startswith(BINDING_FLAG)]
     others = [a for a in arguments if not a.startswith((FILE_FLAG, BINDING_FLAG))]
@@ -57,13 +59,21 @@ def expand(arguments: Sequence[str]) -> list[str]:
     return expanded + others
 
 
-def _read_file(path: pathlib.Path, where: str) -> dict[str, Any]:
+def _read_file(
+    path: pathlib.Path, where: str, above: tuple[pathlib.Path, ...] = ()
+) -> dict[str, Any]:
+    """Return the bindings of a file; those `above` are the files that include it."""
     if not path.is_file():
         raise ValueError(f"{where}: no such file {str(path)!r}")
-    return dict(_parse(path.read_text("utf-8"), path.parent, str(path)))
+    if path.resolve() in above:
+        raise ValueError(f"{where}: {str(path)!r} includes itself")
+    inside = (*above, path.resolve())
+    return dict(_parse(path.read_text("utf-8"), path.parent, str(path), inside))
 
 
-def _parse(text: str, folder: pathlib.Path, where: str) -> Iterator[tuple[str, Any]]:
+def _parse(
+    text: str, folder: pathlib.Path, where: str, inside: tuple[pathlib.Path, ...] = ()
+) -> Iterator[tuple[str, Any]]:
     """Yield (dotted field or macro, value); includes are looked for beside the file, then here."""
     try:
         for statement in config_parser.ConfigParser(text, _Reader()):
@@ -76,7 +86,7 @@ def _parse(text: str, folder: pathlib.Path, where: str) -> Iterator[tuple[str, A
                 case config_parser.IncludeStatement(filename):
                     beside = folder / filename
                     yield from _read_file(
-                        beside if beside.is_file() else pathlib.Path(filename), line
+                        beside if beside.is_file() else pathlib.Path(filename), line, inside
                     ).items()
                 case config_parser.ImportStatement(module):
                     raise ValueError(
@@ -90,17 +100,24 @@ def _parse(text: str, folder: pathlib.Path, where: str) -> Iterator[tuple[str, A
         ) from None
 
 
-def _resolve(value: Any, macros: dict[str, Any], name: str, used: set[str]) -> Any:
-    """Return a value without macros, which are entered in `used`, and with lists as tuples."""
+def _resolve(
+    value: Any, macros: dict[str, Any], name: str, used: set[str], above: tuple[str, ...] = ()
+) -> Any:
+    """Return a value without macros, which are entered in `used`, and with lists as tuples.
+
+    The macros `above` are those in whose value it stands.
+    """
     match value:
         case _Macro(macro):
             if macro not in macros:
                 known = ", ".join(macros) or "none"
                 raise ValueError(f"{name} = %{macro}: no such macro; defined: {known}")
+            if macro in above:
+                raise ValueError(f"{name} = %{above[0]}: the macro {macro} is made of itself")
             used.add(macro)
-            return _resolve(macros[macro], macros, name, used)
+            return _resolve(macros[macro], macros, name, used, (*above, macro))
         case list() | tuple():
-            return tuple(_resolve(item, macros, name, used) for item in value)
+            return tuple(_resolve(item, macros, name, used, above) for item in value)
     return value
 
 

@@ -20,6 +20,7 @@ from xlmjax.configuration import load_config
 from xlmjax.data.layout import Delimiters
 from xlmjax.data.vocabulary import MASK
 from xlmjax.embedding import Embedder
+from xlmjax.evaluation.sentence_encoder import predicts_next
 from xlmjax.experiment import load_trained
 from xlmjax.models.xlm import XLM
 from xlmjax.parallel.mesh import batch_divisor
@@ -50,6 +51,7 @@ class Trained:
         self, texts: Sequence[str], languages: Sequence[str] | str
     ) -> Float32[np.ndarray, "n d"]:
         """Return the mean of the last states of each text; see `embedding.Embedder.embed`."""
+        _check_texts(texts)
         return self._embedder.embed(texts, languages)
 
     def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
@@ -57,19 +59,28 @@ class Trained:
 
         Raises `ValueError` where the model has no decoder.
         """
+        _check_texts(texts)
         return self._translator.translate(texts, source, target)
 
     def fill_mask(self, text: str, language: str, top: int = 5) -> list[tuple[Guess, ...]]:
         """Return, for each `<mask>` in a text, the `top` likeliest pieces, likeliest first.
 
         A mask stands for one piece of the vocabulary, special ones left out. Raises `ValueError` on
-        a text without one or longer than the model's positions, an unknown language, and a model
-        with a decoder.
+        a text without one or longer than the model's positions, a language that the model does not
+        have, and a model with a decoder or one that predicts the next word.
         """
         experiment = self.experiment
         vocabulary, cfg = experiment.vocabulary, experiment.model
         if not isinstance(self.model, XLM):
             raise ValueError("fill_mask is for encoders: this model has a decoder, use translate")
+        if predicts_next(experiment.config):
+            raise ValueError(
+                "fill_mask is for models that were trained with masks: this one predicts the next "
+                "word from those before it"
+            )
+        if cfg.has_language_table and language not in experiment.config.data.languages:
+            known = ", ".join(experiment.config.data.languages)
+            raise ValueError(f"language={language!r} is not one of the model's: {known}")
         parts = text.split(MASK)
         if len(parts) == 1:
             raise ValueError(f"text={text!r}: write {MASK} where a piece is to be filled in")
@@ -105,6 +116,12 @@ class Trained:
     @functools.cached_property
     def _translator(self) -> Translator:
         return Translator(self.experiment, self.model)
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    """Raise `ValueError` on a text alone, which would be taken for a list of characters."""
+    if isinstance(texts, str):
+        raise ValueError(f"texts={texts!r}: give a list of texts, [{texts!r}]")
 
 
 @jax.jit

@@ -64,6 +64,13 @@ class Format:
     unused: tuple[tuple[str, str], ...]
     refused: tuple[tuple[str, Any, str], ...] = ()  # (option of theirs, what it must be, reason)
     constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of their config.json
+    untied_heads: names.Table = ()  # with an output table of its own, where they differ
+
+    def with_ties(self, tied: bool) -> "Format":
+        """Return the format of models whose embeddings are the output table, or are not."""
+        if tied or not self.untied_heads:
+            return self
+        return dataclasses.replace(self, heads=self.untied_heads)
 
     @property
     def table(self) -> names.Table:
@@ -162,6 +169,7 @@ _ROBERTA_UNUSED = (
     (r"roberta\.embeddings\.position_ids", "a constant: 0, 1, 2, ..."),
     (r"roberta\.embeddings\.token_type_ids", "a constant: 0, 0, 0, ..."),
     (r"lm_head\.decoder\.bias", "the same as lm_head.bias"),
+    (r"lm_head\.bias", "transformers adds lm_head.decoder.bias in its place"),
     (r"(roberta\.)?pooler\..*", "the pooler, which masked language modelling does not train"),
 )
 _ROBERTA_REFUSED = (
@@ -219,6 +227,7 @@ ROBERTA = Format(
     unused=_ROBERTA_UNUSED,
     refused=_ROBERTA_REFUSED,
     constants={"bos_token_id": 0, "eos_token_id": 2},
+    untied_heads=names.ROBERTA_UNTIED_HEADS,
 )
 ROBERTA_XL = dataclasses.replace(
     ROBERTA,
@@ -238,7 +247,7 @@ def format_of(cfg: ModelConfig) -> Format:
     misfits = {name: kind.misfits(cfg) for name, kind in FORMATS.items()}
     fitting = [name for name, wrong in misfits.items() if not wrong]
     if fitting:
-        return FORMATS[fitting[0]]
+        return FORMATS[fitting[0]].with_ties(cfg.tie_embeddings)
     nearest = min(misfits, key=lambda name: len(misfits[name]))
     raise ValueError(
         f"no model of transformers has this shape; nearest is {nearest}, which has no place for "

@@ -89,6 +89,8 @@ ROBERTA_HEADS: Table = (
     ("head/table", "lm_head.decoder.weight"),
     ("head/bias", "lm_head.bias"),
 )
+# With an output table of its own transformers has two biases and adds the second, the last here.
+ROBERTA_UNTIED_HEADS: Table = (*ROBERTA_HEADS, ("head/bias", "lm_head.decoder.bias"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,9 +34,12 @@ class Parity:
         """Return it as one line."""
         if self.hidden_states is None:
             return f"parity with transformers not computed: {self.not_computed}"
+        logits = "not compared, since the source has no head"
+        if self.logits is not None:
+            logits = f"within {self.logits:.1e}"
         return (
             f"parity with transformers: hidden states within {self.hidden_states:.1e}, logits "
-            f"within {self.logits:.1e}, on {sum(_LENGTHS)} random tokens"
+            f"{logits}, on {sum(_LENGTHS)} random tokens"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from xlmjax.interop.json_files import read_json
 from xlmjax.interop.stored import StoredArray
 
 _DTYPES = {
@@ -70,7 +71,9 @@ def read_indexed(folder: pathlib.Path, index: str, read: Callable) -> dict[str, 
 
     Raises `ValueError` where a file is missing or lacks an array.
     """
-    weight_map: Mapping[str, str] = json.loads((folder / index).read_text("utf-8"))["weight_map"]
+    weight_map: Mapping[str, str] | None = read_json(folder / index).get("weight_map")
+    if not weight_map:
+        raise ValueError(f"{folder / index} has no 'weight_map' of tensors and files: fetch it")
     found: dict[str, StoredArray] = {}
     for name in sorted(set(weight_map.values())):
         if pathlib.Path(name).name != name or not (folder / name).is_file():

@@ -1,7 +1,6 @@
 """Reading what others wrote: a folder of transformers, or a file of the original XLM."""
 
 import dataclasses
-import json
 import pathlib
 import re
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from typing import Any
 
 from xlmjax.interop import names
 from xlmjax.interop.formats import FORMATS, XLM, Format
+from xlmjax.interop.json_files import read_json
 from xlmjax.interop.safetensors import INDEX, SINGLE, read_indexed, read_safetensors
 from xlmjax.interop.stored import StoredArray
 from xlmjax.interop.torch_files import read_torch
@@ -77,15 +77,17 @@ def open_source(path: pathlib.Path) -> Source:
     if path.is_file():
         return _original(path)
     if not (path / CONFIG).is_file():
+        found = f"has no {CONFIG}" if path.is_dir() else "is not there"
         raise ValueError(
-            f"--source={path}: name a folder of transformers (with {CONFIG}) or a .pth file of XLM"
+            f"--source={path} {found}: name a folder of transformers or a .pth file of XLM that "
+            "has been downloaded"
         )
-    config = json.loads((path / CONFIG).read_text("utf-8"))
+    config = read_json(path / CONFIG)
     model_type = config.get("model_type")
     if model_type not in FORMATS:
         known = ", ".join(FORMATS)
         raise ValueError(f"{path / CONFIG}: model_type={model_type!r} is not known; known: {known}")
-    kind = FORMATS[model_type]
+    kind = FORMATS[model_type].with_ties(config.get("tie_word_embeddings", True))
     return Source(path, kind, config, {"": _with_prefix(kind, _tensors(path))})
 
 

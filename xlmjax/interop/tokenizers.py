@@ -15,6 +15,7 @@ from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
 from xlmjax.data import bpe_vocabulary
 from xlmjax.data.bpe_vocabulary import BpeVocabulary
 from xlmjax.data.vocabulary import BOS, EOS, MASK, PAD, UNK, SentencePieceVocabulary, Vocabulary
+from xlmjax.interop.json_files import read_json
 from xlmjax.interop.tokenizer_json import tokenizer_json
 
 SENTENCEPIECE, WORDS, MERGES = "sentencepiece.bpe.model", "vocab.json", "merges.txt"
@@ -35,12 +36,12 @@ def read_vocabulary(folder: pathlib.Path, size: int) -> tuple[Vocabulary, list[s
     if (folder / SENTENCEPIECE).is_file():
         return from_fairseq((folder / SENTENCEPIECE).read_bytes(), size, folder / SENTENCEPIECE)
     if (folder / WORDS).is_file() and (folder / MERGES).is_file():
-        ids: Mapping[str, int] = json.loads((folder / WORDS).read_text("utf-8"))
+        ids: Mapping[str, int] = read_json(folder / WORDS)
         pieces = sorted(ids, key=ids.__getitem__)
         if [ids[piece] for piece in pieces] != list(range(len(ids))):
             raise ValueError(f"{folder / WORDS}: its ids are not 0, 1, 2, ...")
         settings = folder / SETTINGS
-        found = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
+        found = read_json(settings) if settings.is_file() else {}
         merges = _lines((folder / MERGES).read_text("utf-8"))
         return _bpe(pieces, merges, found.get(_FOLD, True), size, folder / WORDS)
     raise ValueError(

@@ -71,6 +71,17 @@ class _NumpyDtype:
         """Take nothing: the code says it all for numbers of this machine's byte order."""
 
 
+class _NumpyArray:
+    """An array of numpy, of which nothing is kept: XLM has one among its options."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Take nothing."""
+
+
+def _numpy_array(*_: Any) -> _NumpyArray:
+    return _NumpyArray()
+
+
 def _rebuild_tensor(
     storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any
 ) -> _Tensor:
@@ -101,6 +112,9 @@ _ADMITTED: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch", "Size"): tuple,
     ("numpy", "dtype"): _NumpyDtype,
+    ("numpy", "ndarray"): _NumpyArray,
+    ("numpy.core.multiarray", "_reconstruct"): _numpy_array,
+    ("numpy._core.multiarray", "_reconstruct"): _numpy_array,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy._core.multiarray", "scalar"): _scalar,
     ("_codecs", "encode"): _text_bytes,

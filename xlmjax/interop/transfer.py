@@ -40,7 +40,7 @@ def plan(source: Source, abstract: Mapping[str, Any], axes: Mapping[str, Sequenc
     where the body of the source has a tensor for which there is no place, lacks one, or has one of
     another shape.
     """
-    taken: list[tuple[str, Tensor]] = []
+    taken: dict[str, tuple[str, Tensor]] = {}  # by place: of two names of one the later counts
     dropped: dict[str, str] = {}
     fresh: list[str] = []
     shapes = {name: leaf.shape for name, leaf in abstract.items()}
@@ -56,18 +56,20 @@ def plan(source: Source, abstract: Mapping[str, Any], axes: Mapping[str, Sequenc
                         f"{source.path}: {tensor.name} has shape {arrays[tensor.name].shape}, and "
                         f"its options ask for {expected}"
                     )
-                taken.append((where, tensor))
+                taken[tensor.place] = where, tensor
             elif tensor.name.startswith(source.kind.prefix):
                 raise ValueError(f"{source.path}: {tensor.name} is missing; fetch all of its files")
             elif tensor.parameter not in fresh:
                 fresh.append(tensor.parameter)
-        known = {tensor.name for tensor in wanted}
+        known = {tensor.name for half, tensor in taken.values() if half == where}
         for name in sorted(set(arrays) - known):
             dropped[where + name] = _reason(source, name, arrays)
-    named = {tensor.parameter for _, tensor in taken} | set(fresh)
+    placed = {tensor.parameter for _, tensor in taken.values()}
+    fresh = [name for name in fresh if name not in placed]
+    named = placed | set(fresh)
     if strays := sorted(set(abstract) - named):
         raise ValueError(f"{source.path}: nothing of {source.kind.model_type} is {strays[0]}")
-    return Plan(tuple(taken), dropped, tuple(fresh))
+    return Plan(tuple(taken.values()), dropped, tuple(fresh))
 
 
 def _reason(source: Source, name: str, arrays: Mapping[str, StoredArray]) -> str:
