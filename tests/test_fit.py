@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import json
 import os
+import signal
 import types
 
 import jax
@@ -22,6 +23,7 @@ from xlmjax.planning import interconnect, search
 from xlmjax.planning.compiled import Memory, instructions, product_flops
 from xlmjax.planning.fit import (
     CompilerCrashError,
+    CompilerEndedError,
     FitReport,
     Programs,
     StateBytes,
@@ -507,13 +509,27 @@ def test_the_search_learns_from_refusals_and_ends_with_what_was_wanted():
 
 def crash(config, topology):
     """Stand in for a compiler that fails on its own account."""
-    os._exit(11)
+    os.abort()
 
 
-def test_a_crash_of_the_compiler_ends_its_own_process_alone(monkeypatch):
-    monkeypatch.setattr(fit, "compile_here", crash)
-    with pytest.raises(CompilerCrashError, match=r"change model\.remat"):
-        fit.compile_apart(small(), "v5e:2x2")
+def be_killed(config, topology):
+    """Stand in for a compiler that the system ends, short of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_compiler_that_was_killed_is_asked_again_and_one_that_crashed_is_not(
+    monkeypatch, tmp_path
+):
+    programs = Programs(tmp_path)
+    for end, told in (
+        (be_killed, r"was killed \(SIGKILL\)"),
+        (crash, r"crashed on this plan .* change model\.remat"),
+        (be_killed, "crashed on this plan .* to try it again"),
+    ):
+        monkeypatch.setattr(fit, "compile_here", end)
+        with pytest.raises(CompilerEndedError, match=told):
+            programs.get({"plan": 1}, lambda: fit.compile_apart(small(), "v5e:2x2"))
+    assert (programs.asked, programs.kept) == (2, 1)
 
 
 def test_the_search_goes_on_behind_a_crash():
@@ -600,7 +616,7 @@ def test_where_every_plan_crashes_the_compiler_that_is_said_and_remembered(
         assert cli.main(search_command(tmp_path)) == 2
         out, err = capsys.readouterr()
         assert not out
-        assert "the compiler crashed on every plan tried for --topology=cpu:8" in err
+        assert "ended without an answer on every plan tried for --topology=cpu:8" in err
         assert "change train.rows" in err
         assert err.count("the compiler crashed on this plan") == 2
     assert "to try it again" in err

@@ -2,10 +2,12 @@
 
 import argparse
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import multiprocessing
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +31,8 @@ the libtpu package runs on any Linux machine (uv sync --group tpu). docs/fit.md 
 is kept on disk, so a repeated call is quick."""
 
 _SECTIONS = ("model", "objectives", "optimizer", "mesh", "train")  # what the program depends on
+# Exit code -> signal by which others end a process; a compiler that fails raises SIGSEGV and such.
+_KILLED = {-x: x.name for x in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,19 +132,26 @@ def compile_apart(config: ConfigDict, topology: str) -> "Program":
     """Return what the compiler makes of the step, asked in a process of its own.
 
     TPU's compiler ends its process where it fails on its own account: that raises
-    `CompilerCrashError`.
+    `CompilerCrashError`, and `CompilerEndedError` where others ended it.
     """
-    from xlmjax.planning.fit import CompilerCrashError
+    from xlmjax.planning.fit import CompilerCrashError, CompilerEndedError
 
     spawn = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        try:
-            return pool.submit(compile_here, config, topology).result()
-        except concurrent.futures.process.BrokenProcessPool:
-            raise CompilerCrashError(
-                f"the compiler crashed on this plan for --topology={topology}, which says nothing "
-                "of whether it fits: change model.remat, train.microbatches or the mesh"
-            ) from None
+        answer = pool.submit(compile_here, config, topology)
+        (child,) = set(multiprocessing.active_children()) - others
+        with contextlib.suppress(concurrent.futures.process.BrokenProcessPool):
+            return answer.result()
+    where = f"on this plan for --topology={topology}, which says nothing of whether it fits"
+    if name := _KILLED.get(child.exitcode or 0):
+        raise CompilerEndedError(
+            f"the compiler was killed ({name}) {where}: by the system perhaps, for want of memory "
+            "on this machine; the same command tries it again"
+        )
+    raise CompilerCrashError(
+        f"the compiler crashed {where}: change model.remat, train.microbatches or the mesh"
+    )
 
 
 def compile_here(config: ConfigDict, topology: str) -> "Program":
@@ -162,12 +173,12 @@ def search(
 ) -> "list[FitReport]":
     """Return the reports of the plans that were tried, the fastest that fits first.
 
-    Raises `CompilerCrashError` where the compiler crashed on each of them.
+    Raises `CompilerEndedError` where the compiler answered on none of them.
     """
     from xlmjax.dry_run import dry_run
     from xlmjax.parallel.mesh import AXES
     from xlmjax.planning import interconnect, search
-    from xlmjax.planning.fit import CompilerCrashError
+    from xlmjax.planning.fit import CompilerEndedError
 
     if accelerator is None:
         raise ValueError(
@@ -190,7 +201,7 @@ def search(
         changed = apply_flat(config, plan.fields)
         try:
             found = judge(changed, topology, devices, accelerator, programs)
-        except CompilerCrashError as error:
+        except CompilerEndedError as error:
             print(f"tried {_words(plan.fields)}: {error}", file=sys.stderr, flush=True)
             return None
         print(f"tried {_words(plan.fields)}: {verdict(found)}", file=sys.stderr, flush=True)
@@ -200,10 +211,10 @@ def search(
     limit = accelerator.usable_bytes or accelerator.memory_bytes
     reports = search.search(choices, estimates, limit, of, wanted)
     if not reports:
-        raise CompilerCrashError(
-            f"the compiler crashed on every plan tried for --topology={topology}, which says "
-            "nothing of whether one fits: change train.rows, train.length or the sizes in model.*, "
-            "or name another --topology"
+        raise CompilerEndedError(
+            f"the compiler ended without an answer on every plan tried for --topology={topology}, "
+            "which says nothing of whether one fits: change train.rows, train.length or the sizes "
+            "in model.*, or name another --topology"
         )
     return reports
 

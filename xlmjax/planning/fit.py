@@ -180,8 +180,12 @@ def roofline_of(
     return Roofline(seconds)
 
 
-class CompilerCrashError(ValueError):
-    """The compiler ended its process: neither a program nor a refusal."""
+class CompilerEndedError(ValueError):
+    """The compiler's process ended: neither a program nor a refusal."""
+
+
+class CompilerCrashError(CompilerEndedError):
+    """It ended on its own account, as it will again for the same plan."""
 
 
 class Programs:
