@@ -7,7 +7,7 @@ set -euo pipefail
 
 readonly PYTHON=3.12 UV=0.13.9 # what the workers install: the newest that the tests cover
 readonly PREEMPTED=143         # how `xlmjax train` ends when it was asked to stop
-readonly TRY_AGAIN='75 134'    # and when it hung, lost another worker, or could not save
+readonly TRY_AGAIN='75 134'    # and when it hung, lost another worker, or could not reach storage
 readonly SETTINGS=(name project zone type runtime slices spot bucket data commit network subnetwork
   service_account)
 readonly OPTIONS=(env_file worker slice lines attempts poll)

@@ -1,7 +1,9 @@
 """Checkpoints: any mesh to any mesh, fall-back, refusals, policies, full disk."""
 
+import contextlib
 import dataclasses
 import errno
+import functools
 import json
 import logging
 import shutil
@@ -9,6 +11,7 @@ import subprocess
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
@@ -19,8 +22,9 @@ from xlmjax.training.checkpoint import (
     CheckpointConfig,
     CheckpointError,
     Checkpoints,
+    DamagedError,
     Identity,
-    SaveError,
+    StorageError,
 )
 from xlmjax.training.fingerprint import checksums
 
@@ -132,7 +136,20 @@ def damage_metadata(place):
     (place / "metadata" / "metadata").write_text('{"format": 1, "mod')
 
 
-@pytest.mark.parametrize("damage", [damage_cut, damage_flip, damage_remove, damage_metadata])
+def damage_field(place):
+    file = place / "metadata" / "metadata"
+    file.write_text(file.read_text().replace('"checksums"', '"checksuns"'))
+
+
+def damage_name(place):
+    file = place / "state" / "_METADATA"
+    file.write_text(file.read_text().replace("positions", "position3"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [damage_cut, damage_flip, damage_remove, damage_metadata, damage_field, damage_name],
+)
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(trained, tmp_path, damage, caplog):
     run, _ = trained
     save_steps(run, tmp_path, [2, 3])
@@ -158,6 +175,122 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_quietly_begin_again(tr
     for _ in range(2):
         with pytest.raises(CheckpointError, match=r"no checkpoint in .* is intact: .*3/metadata"):
             open_checkpoints(tmp_path).restore(run.spec)
+
+
+def raised(error, cause=None, context=None):
+    """An error as Python leaves it behind `raise error from cause`, or while handling another."""
+    error.__cause__, error.__context__ = cause, context
+    return error
+
+
+def wrapped(text):
+    """As Orbax passes on what TensorStore raised for an array."""
+    return raised(Exception("Encountered error while reading array index"), ValueError(text))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (FileNotFoundError("metadata not found"), DamagedError),
+        (json.JSONDecodeError("Expecting value", "", 0), DamagedError),
+        (KeyError("chunk_shape"), DamagedError),
+        (ValueError("DATA_LOSS: Error decoding local file"), DamagedError),
+        (ValueError('Error opening "zarr" driver: expected object'), DamagedError),
+        (wrapped("FAILED_PRECONDITION: Truncated Zstd-compressed stream"), DamagedError),
+        (wrapped("OUT_OF_RANGE: Requested byte range [0, 9)"), DamagedError),
+        (TimeoutError("no answer"), StorageError),
+        (OSError(errno.ECONNRESET, "Connection reset by peer"), StorageError),
+        (OSError(errno.ENOTCONN, "Transport endpoint is not connected"), StorageError),
+        (OSError(errno.EIO, "Input/output error"), StorageError),
+        (ValueError("ABORTED: All 32 retry attempts failed: Too Many Requests"), StorageError),
+        (wrapped("UNAVAILABLE: [http_response_code='503']"), StorageError),
+        (ValueError("RESOURCE_EXHAUSTED: Quota exceeded"), StorageError),
+        (raised(ValueError("no array"), cause=TimeoutError("no answer")), StorageError),
+        (raised(TimeoutError("no answer"), context=KeyError("cache")), StorageError),
+        (jax.errors.JaxRuntimeError("INVALID_ARGUMENT: a program"), StorageError),
+        (RuntimeError("nobody has seen this one"), StorageError),
+        (PermissionError(errno.EACCES, "Permission denied"), CheckpointError),
+        (wrapped("PERMISSION_DENIED: Forbidden [http_response_code='403']"), CheckpointError),
+        (MemoryError(), CheckpointError),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), CheckpointError),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), CheckpointError),
+        (raised(RuntimeError("reading"), cause=MemoryError()), CheckpointError),
+    ],
+)
+def test_only_evidence_of_damage_is_damage(error, kind):
+    with pytest.raises(CheckpointError) as e, checkpoint.reading(epath.Path("/w/3/state")):
+        raise error
+    assert type(e.value) is kind
+
+
+@pytest.mark.parametrize("handler", [ocp.JsonCheckpointHandler, ocp.PyTreeCheckpointHandler])
+@pytest.mark.parametrize(
+    ("problem", "kind", "words"),
+    [
+        (TimeoutError("no answer"), StorageError, "no answer.*run the same command again"),
+        (wrapped("ABORTED: try later"), StorageError, "try later.*run the same command again"),
+        (PermissionError(errno.EACCES, "denied"), CheckpointError, "denied.*Allow it and run"),
+        (MemoryError("4 GiB"), CheckpointError, "4 GiB. Memory ran out: raise mesh.fsdp"),
+    ],
+)
+def test_a_checkpoint_that_could_not_be_read_this_time_stays(
+    trained, tmp_path, monkeypatch, handler, problem, kind, words
+):
+    run, _ = trained
+    save_steps(run, tmp_path, [1, 2, 3])
+    damage_metadata(tmp_path / "checkpoints" / "3")
+    checkpoints = open_checkpoints(tmp_path)
+
+    def restore_or_fail(self, folder, *args, **kwargs):
+        if folder.parent.name == "2":
+            raise problem
+        return restore(self, folder, *args, **kwargs)
+
+    part = "metadata" if handler is ocp.JsonCheckpointHandler else "state"
+    place, restore = tmp_path / "checkpoints", handler.restore
+    monkeypatch.setattr(handler, "restore", restore_or_fail)
+    with pytest.raises(CheckpointError, match=f"{place}/2/{part} cannot be read: .*{words}") as e:
+        checkpoints.restore(run.spec)
+    assert type(e.value) is kind
+    assert sorted(path.name for path in place.iterdir()) == ["1", "2", "3"]
+    monkeypatch.undo()
+    assert int(checkpoints.restore(run.spec).step) == 2
+    checkpoints.close()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        (None, DamagedError("x"), DamagedError),
+        (DamagedError("x"), StorageError("y"), StorageError),
+        (StorageError("y"), DamagedError("x"), StorageError),
+        (StorageError("y"), CheckpointError("z"), CheckpointError),
+        (None, ValueError("of another run"), ValueError),
+        (DamagedError("x"), None, DamagedError),
+    ],
+)
+def test_all_processes_raise_the_gravest_of_their_problems(monkeypatch, ours, theirs, expected):
+    """Above all none takes for damaged, and moves, what another could not reach."""
+    told = []
+
+    def read(problem):
+        if problem is not None:
+            raise problem
+
+    def tell(name, value, **kwargs):
+        told.append(value)
+        return [value]
+
+    monkeypatch.setattr(checkpoint.distributed, "exchange", tell)
+    for problem in (ours, theirs):
+        with contextlib.suppress(CheckpointError, ValueError):
+            checkpoint._together(functools.partial(read, problem))
+    monkeypatch.setattr(checkpoint.distributed, "exchange", lambda *args, **kwargs: told)
+    for problem, other in ((ours, theirs), (theirs, ours)):
+        words = problem if type(problem) is expected else f"on another process: {other}"
+        with pytest.raises(expected, match=f"^{words}$") as e:
+            checkpoint._together(functools.partial(read, problem))
+        assert type(e.value) is expected
 
 
 def test_a_half_written_checkpoint_is_swept_away(trained, tmp_path):
@@ -303,7 +436,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_intact(
         CheckpointError, match=rf"{words}\); checkpoint 2 is intact. {remedy} "
     ) as e:
         save_and_wait()
-    assert isinstance(e.value, SaveError) == (remedy == "Run")
+    assert isinstance(e.value, StorageError) == (remedy == "Run")
     monkeypatch.undo()
     assert int(open_checkpoints(tmp_path).restore(run.spec).step) == 2
 

@@ -13,6 +13,7 @@ import threading
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from tests.loop_helpers import leaves
@@ -33,7 +34,7 @@ from xlmjax.parallel import distributed
 from xlmjax.report.runs import read_runs, series
 from xlmjax.report.sections import make_page
 from xlmjax.train import train
-from xlmjax.training.checkpoint import SaveError, saved_steps
+from xlmjax.training.checkpoint import StorageError, saved_steps
 from xlmjax.training.diagnosis import NonFiniteError
 
 ALONE = dict.fromkeys(("coordinator", "num_processes", "process_id"))  # flags of one process
@@ -519,7 +520,7 @@ def test_eval_scores_a_checkpoint_on_another_mesh(straight, tmp_path, capsys):
     [
         (train_module.Result(None, preempted=True), 143),
         (NonFiniteError("step 2: loss nan"), "xlmjax train: step 2: loss nan"),
-        (SaveError("the bucket is out of reach"), 75),
+        (StorageError("the bucket is out of reach"), 75),
     ],
 )
 def test_the_exit_code_tells_how_a_run_ended(monkeypatch, outcome, code):
@@ -535,6 +536,25 @@ def test_the_exit_code_tells_how_a_run_ended(monkeypatch, outcome, code):
             argparse.Namespace(workdir="x", verify_resume=0, traceback=False, **ALONE),
         )
     assert caught.value.code == code
+
+
+def test_storage_out_of_reach_asks_to_be_started_again(straight, tmp_path, monkeypatch, capsys):
+    config, workdir, _ = straight
+    shutil.copytree(workdir, tmp_path / "run")
+
+    def fail(*args, **kwargs):
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(ocp.JsonCheckpointHandler, "restore", fail)
+    before = saved_steps(workdir)
+    arguments = argparse.Namespace(
+        workdir=str(tmp_path / "run"), verify_resume=0, traceback=False, **ALONE
+    )
+    with pytest.raises(SystemExit) as caught:
+        train_command.run(config, arguments)
+    assert caught.value.code == 75
+    assert "cannot be read: TimeoutError: no answer. This may pass" in capsys.readouterr().err
+    assert saved_steps(tmp_path / "run") == before
 
 
 def test_missing_stores_are_prepared_in_a_child_process(data, tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
     """Train; the exit codes are those of `HELP`."""
     from xlmjax.parallel.distributed import TRY_AGAIN
     from xlmjax.train import train
-    from xlmjax.training.checkpoint import SaveError
+    from xlmjax.training.checkpoint import StorageError
     from xlmjax.training.diagnosis import NonFiniteError
     from xlmjax.training.preemption import PREEMPTED
 
@@ -55,7 +55,7 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
             result = train(config if one is None else one.config, workdir)
         except NonFiniteError as error:
             raise SystemExit(f"xlmjax train: {error}") from error
-        except SaveError as error:
+        except StorageError as error:
             if args.traceback:
                 raise
             print(f"xlmjax train: {error}", file=sys.stderr, flush=True)

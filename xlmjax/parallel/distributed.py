@@ -99,13 +99,6 @@ def agree(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
 
 
-def everyone(flag: bool) -> bool:
-    """Return whether the flag is true on every process."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(np.all(multihost_utils.process_allgather(np.int32(flag))))
-
-
 def exchange(name: str, value: str, *, wait: bool = True, timeout_seconds: int = 1800) -> list[str]:
     """Return what each process gives, in the order of their numbers; waits for all of them.
 

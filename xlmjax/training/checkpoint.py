@@ -9,7 +9,10 @@ were.
 import contextlib
 import dataclasses
 import errno
+import json
 import logging
+import operator
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -21,11 +24,12 @@ from orbax.checkpoint import checkpoint_managers as policies
 from xlmjax.models.config import ModelConfig
 from xlmjax.parallel import distributed
 from xlmjax.training.fingerprint import checksums
-from xlmjax.training.state import StateSpec, TrainState, from_pure_dict, to_pure_dict
+from xlmjax.training.state import StateSpec, TrainState, from_pure_dict, named_leaves, to_pure_dict
 
 FOLDER = "checkpoints"
 STATE, METADATA = "state", "metadata"
 FORMAT = 1
+_FIELDS = ("format", "model", "vocabulary", "optimizer", "checksums")
 # Fields of ModelConfig that may differ between a checkpoint and the run that continues it.
 FREE_FIELDS = (
     "dropout",
@@ -46,6 +50,14 @@ DEFAULTS = {field.name: field.default for field in dataclasses.fields(ModelConfi
 LOWER_IS_BETTER = ("loss", "perplexity", "bits")
 HIGHER_IS_BETTER = ("accuracy", "precision", "bleu", "chrf", "pearson", "spearman")
 
+# What tells of the data of a checkpoint: these errors, without another status in front than these.
+_MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_UNDECODABLE = (ValueError, LookupError, TypeError, AttributeError, EOFError)
+_STATUS = re.compile(r"([A-Z]+(?:_[A-Z]+)*): ")
+_DATA_STATUS = ("DATA_LOSS", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE")
+
+_LONGEST_READ = 86_400  # seconds that a process waits for another one's; hangs are the watchdog's
+
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -55,11 +67,19 @@ class CheckpointError(OSError):
     """A checkpoint that cannot be written or read; the message says which and what to do."""
 
 
-class SaveError(CheckpointError):
-    """A checkpoint that could not be written for a reason that may pass, as storage out of reach.
+class DamagedError(CheckpointError):
+    """A checkpoint of which something is missing or is not what was saved."""
+
+
+class StorageError(CheckpointError):
+    """A checkpoint not written or read for a reason that may pass, as storage out of reach.
 
     Started again, the run may succeed.
     """
+
+
+# Of what several processes met in a checkpoint, the last of these is what all raise.
+_GRAVITY = (DamagedError, StorageError, CheckpointError, ValueError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,16 +208,18 @@ class Checkpoints:
             STATE: ocp.StandardCheckpointHandler(save_concurrent_gb=concurrent_gb),
             METADATA: ocp.JsonCheckpointHandler(),
         }
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            item_handlers=handlers if concurrent_gb is not None else None,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(keep),
-                best_fn=self._score if config.best_metric else None,
-                best_mode="max" if highest else "min",
-                cleanup_tmp_directories=True,
-            ),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy(keep),
+            best_fn=self._score if config.best_metric else None,
+            best_mode="max" if highest else "min",
+            cleanup_tmp_directories=True,
         )
+        with reading(self.folder):
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                item_handlers=handlers if concurrent_gb is not None else None,
+                options=options,
+            )
 
     def _score(self, values: Mapping[str, float]) -> float:
         return values[self._config.best_metric]
@@ -216,7 +238,7 @@ class Checkpoints:
         """Begin to save a state; `values` are the evaluations of its step, for best-k.
 
         Returns when the arrays are copied to the host. Raises `CheckpointError` if this or the
-        save before it failed, `SaveError` where trying again may help, `ValueError` if `values`
+        save before it failed, `StorageError` where trying again may help, `ValueError` if `values`
         lack the metric to keep it by. A step that is saved already is not saved again.
         """
         step, metrics = int(state.step), self._tracked(values)
@@ -265,15 +287,16 @@ class Checkpoints:
     def restore(self, spec: StateSpec) -> TrainState | None:
         """Return the state of the latest intact checkpoint on the mesh of `spec`; None without any.
 
-        One that cannot be read whole, or whose arrays do not match their checksums, is moved
-        aside, with a warning, and the one before is taken. Raises `CheckpointError` if none is
-        intact, ValueError if the latest is of another model, vocabulary or optimizer.
+        One that lacks something, or whose arrays do not match their checksums, is moved aside, with
+        a warning, and the one before is taken. Raises `CheckpointError` if none is intact, reading
+        is forbidden or memory ran out, `StorageError` where trying again may help, ValueError if
+        the latest is of another model, vocabulary or optimizer; nothing is moved then.
         """
-        damaged: dict[int, CheckpointError] = {}
+        damaged: dict[int, DamagedError] = {}
         for step in reversed(self.steps):
             try:
                 state = restore_state(self.folder / str(step), spec, self._identity)
-            except CheckpointError as error:
+            except DamagedError as error:
                 damaged[step] = error
                 continue
             for bad, problem in damaged.items():
@@ -287,7 +310,7 @@ class Checkpoints:
             )
         return None
 
-    def _set_aside(self, step: int, problem: CheckpointError, good: int) -> None:
+    def _set_aside(self, step: int, problem: DamagedError, good: int) -> None:
         place, aside = self.folder / str(step), self.folder / f"corrupt-{step}"
         log.warning(
             "CHECKPOINT %s IS DAMAGED (%s): moved to %s, falling back to step %d",
@@ -329,7 +352,7 @@ class Checkpoints:
             good = [s for s in ocp.utils.checkpoint_steps(self.folder) if s != step]
             intact = f"checkpoint {max(good)} is intact" if good else "there is none before it"
             what = f"{type(error).__name__}: {error}"
-            kind: type[CheckpointError] = SaveError
+            kind: type[CheckpointError] = StorageError
             remedy = "Run"
             if _is_full(error):
                 what, kind, remedy = "the disk is full", CheckpointError, "Make room and run"
@@ -344,8 +367,8 @@ class Checkpoints:
 def restore_state(place: epath.Path, spec: StateSpec, identity: Identity) -> TrainState:
     """Return the state of one checkpoint on the mesh of `spec`, checked against its checksums.
 
-    Raises ValueError if it is of another model, `CheckpointError` if it is damaged: on every
-    process, whichever of them noticed.
+    Raises ValueError if it is of another model, `DamagedError` if it is not what was saved, and as
+    `read_arrays` does: on every process, whichever of them noticed.
     """
 
     def read() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -375,18 +398,25 @@ def restore_model(place: epath.Path, spec: StateSpec, identity: Identity) -> Any
 
 
 def _together(read: Callable[[], T]) -> T:
-    """Return what `read` returns if it succeeded on every process, else raise on all of them.
+    """Return what `read` returns if it succeeded on every process, else raise the same on all.
 
-    A process that went on alone would wait for the others for ever in the next collective.
+    A process that went on alone would wait for the others for ever in the next collective, and one
+    that took a checkpoint for damaged would move it from under those that could not reach it.
     """
-    result, problem = None, None
+    result, problem, gravity = None, None, 0
     try:
         result = read()
-    except CheckpointError as error:
+    except _GRAVITY as error:
         problem = error
-    if not distributed.everyone(problem is None):
-        raise problem or CheckpointError("another process could not read it")
-    return cast(T, result)
+        gravity = next(i for i, kind in enumerate(_GRAVITY, 1) if isinstance(error, kind))
+    found = json.dumps((gravity, str(problem)))
+    told = distributed.exchange("restore", found, timeout_seconds=_LONGEST_READ)
+    gravest, message = max(map(json.loads, told))
+    if not gravest:
+        return cast(T, result)
+    if problem is not None and gravity == gravest:
+        raise problem
+    raise _GRAVITY[gravest - 1](f"on another process: {message}")
 
 
 def _refuse(place: epath.Path, differences: list[str]) -> None:
@@ -401,26 +431,53 @@ def _refuse(place: epath.Path, differences: list[str]) -> None:
 def _check(found: Mapping[str, int], expected: Mapping[str, int | None]) -> None:
     wrong = [name for name, value in expected.items() if found.get(name) != value]
     if wrong:
-        raise CheckpointError(f"{len(wrong)} checksums differ, first {', '.join(wrong[:3])}")
+        raise DamagedError(f"{len(wrong)} checksums differ, first {', '.join(wrong[:3])}")
+
+
+@contextlib.contextmanager
+def reading(place: epath.Path) -> Iterator[None]:
+    """Turn whatever a failed read of a checkpoint, or of the folder of all, raises into a sentence.
+
+    Raises `DamagedError` only on evidence of damage, which costs the steps since the checkpoint
+    before; `CheckpointError` where reading is forbidden or memory ran out; `StorageError` on all
+    else.
+    """
+    try:
+        yield
+    except Exception as error:
+        what = f"{place} cannot be read: {_brief(error)}"
+        if _is_forbidden(error):
+            raise CheckpointError(f"{what}. Allow it and run the same command again") from error
+        if _is_out_of_memory(error):
+            raise CheckpointError(
+                f"{what}. Memory ran out: raise mesh.fsdp, or use more or larger machines"
+            ) from error
+        if _is_damage(error):
+            raise DamagedError(what) from error
+        raise StorageError(
+            f"{what}. This may pass, and nothing is moved: run the same command again, and if it "
+            "stays so, move the checkpoint away to go on from the one before"
+        ) from error
 
 
 def read_metadata(place: epath.Path) -> dict[str, Any]:
-    """Return what a checkpoint says about itself."""
-    try:
+    """Return what a checkpoint says about itself; raises as `reading` does."""
+    with reading(place / METADATA):
         # The handler alone: a manager's restore has barriers that one failing process would block.
         handler = ocp.JsonCheckpointHandler()
         metadata: dict[str, Any] = handler.restore(place / METADATA, ocp.args.JsonRestore())
-        found = metadata["format"]
-    except Exception as error:
-        raise CheckpointError(f"{place / METADATA} cannot be read: {_brief(error)}") from error
+        found, *_ = operator.itemgetter(*_FIELDS)(metadata)
     if found != FORMAT:
         raise ValueError(f"checkpoint {place} has format {found}, this version reads {FORMAT}")
     return metadata
 
 
 def read_arrays(place: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
-    """Return the arrays of a checkpoint that `abstract` (nested ShapeDtypeStructs) asks for."""
-    try:
+    """Return the arrays of a checkpoint that `abstract` (nested ShapeDtypeStructs) asks for.
+
+    Raises as `reading` does.
+    """
+    with reading(place / STATE):
         handler = ocp.PyTreeCheckpointHandler()
         arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
         restored: dict[str, Any] = handler.restore(
@@ -430,8 +487,13 @@ def read_arrays(place: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
             ),
         )
         jax.block_until_ready(restored)
-    except Exception as error:
-        raise CheckpointError(f"{place / STATE} cannot be read: {_brief(error)}") from error
+        missing = [
+            name
+            for name, leaf in named_leaves(restored).items()
+            if isinstance(leaf, jax.ShapeDtypeStruct)
+        ]
+        if missing:
+            raise KeyError(f"no {', '.join(missing[:3])}")
     return restored
 
 
@@ -456,25 +518,62 @@ def find_checkpoint(path: epath.PathLike, field: str) -> epath.Path:
     )
 
 
-def _is_full(error: BaseException | None) -> bool:
+def _is_full(error: BaseException) -> bool:
     return _tells(error, (errno.ENOSPC, errno.EDQUOT), ("No space left", "RESOURCE_EXHAUSTED"))
 
 
-def _is_forbidden(error: BaseException | None) -> bool:
-    words = ("PERMISSION_DENIED", "UNAUTHENTICATED")
+def _is_forbidden(error: BaseException) -> bool:
+    words = ("PERMISSION_DENIED", "UNAUTHENTICATED", "PermissionDenied", "Unauthenticated")
     return _tells(error, (errno.EACCES, errno.EPERM, errno.EROFS), words)
 
 
-def _tells(error: BaseException | None, numbers: Sequence[int], words: Sequence[str]) -> bool:
+def _tells(error: BaseException, numbers: Sequence[int], words: Sequence[str]) -> bool:
     """Say whether an error, or one that it came from, has one of these numbers or words."""
+    return any(
+        (isinstance(link, OSError) and link.errno in numbers)
+        or any(word in f"{type(link).__name__}: {link}" for word in words)
+        for link in _chain(error)
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Say whether memory of the host or of a device ran out; storage has quotas of its own."""
+    return any(
+        isinstance(link, MemoryError)
+        or (isinstance(link, OSError) and link.errno == errno.ENOMEM)
+        or (isinstance(link, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(link))
+        for link in _chain(error)
+    )
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Say whether an error tells of the data, and no error that it came from of anything else.
+
+    TensorStore raises `ValueError` for all there is, with a status code in front of most.
+    """
+    tells = False
+    for link in _chain(error):
+        status = _STATUS.match(str(link))
+        if isinstance(link, _MISSING):
+            tells = True
+        elif isinstance(link, OSError | jax.errors.JaxRuntimeError) or (
+            status and status[1] not in _DATA_STATUS
+        ):
+            return False
+        elif isinstance(link, _UNDECODABLE):
+            tells = True
+    return tells
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came from."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in numbers:
-            return True
-        if any(word in str(error) for word in words):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
-def _brief(error: Exception) -> str:
+def _brief(error: BaseException) -> str:
+    """Return the first line of what an error was raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"

@@ -20,12 +20,12 @@ from xlmjax.data.vocabulary_change import VocabularyChange
 from xlmjax.training.checkpoint import (
     STATE,
     CheckpointConfig,
-    CheckpointError,
     Checkpoints,
     Identity,
     find_checkpoint,
     read_arrays,
     read_metadata,
+    reading,
     restore_state,
 )
 from xlmjax.training.state import (
@@ -202,10 +202,8 @@ def load_parameters(
 
 def _stored_parameters(place: epath.Path) -> Any:
     """Return the nested shapes of the parameters in a checkpoint."""
-    try:
+    with reading(place / STATE):
         tree = ocp.PyTreeCheckpointHandler().metadata(place / STATE).tree
-    except Exception as error:
-        raise CheckpointError(f"{place / STATE} cannot be read: {error}") from error
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree["model"])
 
 
