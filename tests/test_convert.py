@@ -29,7 +29,7 @@ from xlmjax.conversion import export_model, import_model
 from xlmjax.data.vocabulary import Vocabulary
 from xlmjax.embedding import Embedder
 from xlmjax.experiment import build_experiment, load_trained
-from xlmjax.interop import names, tokenizers
+from xlmjax.interop import names, tokenizers, torch_files
 from xlmjax.interop.formats import FORMATS, ROBERTA, ROBERTA_XL, XLM, format_of
 from xlmjax.interop.parity import compare_models, compare_tokenizers
 from xlmjax.interop.safetensors import read_indexed, read_safetensors, write_safetensors
@@ -384,6 +384,16 @@ def test_arrays_of_numpy_among_the_options_of_a_file_are_passed_over(tmp_path):
         archive.writestr("x/data.pkl", pickle.dumps(content, protocol=2))
     params = read_torch(tmp_path / "x.pth")["params"]
     assert (params["emb_dim"], params["best"]) == (24, 7.5)
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "strides"), [(0, (2, 3), (3, 1)), (0, (2, 2), (5, -5)), (-1, (3,), (1,))]
+)
+def test_a_tensor_lies_within_its_storage(offset, shape, strides, tmp_path):
+    storage = torch_files._Storage("0", np.dtype("<f4"), 4)
+    tensor = torch_files._Tensor(storage, offset, shape, strides)
+    with pytest.raises(ValueError, match="is beyond its storage"):
+        torch_files._placed({"x": tensor}, tmp_path, lambda _: 64)
 
 
 @pytest.mark.parametrize(

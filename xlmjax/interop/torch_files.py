@@ -225,7 +225,8 @@ def _placed(content: Any, path: pathlib.Path, place: Callable[[_Storage], int]) 
     if isinstance(content, _Tensor):
         storage = content.storage
         last = sum((n - 1) * s for n, s in zip(content.shape, content.strides, strict=True))
-        if 0 not in content.shape and not 0 <= content.offset + last < storage.size:
+        backwards = min(content.offset, *content.shape, *content.strides, 0) < 0
+        if backwards or (0 not in content.shape and content.offset + last >= storage.size):
             raise ValueError(f"{path}: a tensor of shape {content.shape} is beyond its storage")
         start = place(storage) + content.offset * storage.dtype.itemsize
         return StoredArray(path, start, storage.dtype, content.shape, content.strides)
