@@ -14,6 +14,7 @@ import time
 import numpy as np
 import pytest
 
+from tests.read_process import ARRAYS, bits_of
 from tests.small_process import row_checksums
 from tests.small_run import small_config, write_data
 from tests.test_resume import ends, log_without_clock, saved_steps
@@ -204,6 +205,30 @@ def test_a_checkpoint_of_two_processes_goes_on_in_one_and_back(folder, tmp_path)
     straight, moved = losses(tmp_path / "straight"), losses(workdir)
     for expected, actual in zip(straight, moved, strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "mesh"),
+    [
+        (2, {}),
+        (4, {"data": 4, "fsdp": 2}),
+        (4, {"replica": 2, "data": 1, "fsdp": 2, "tensor": 2}),
+    ],
+)
+def test_a_checkpoint_is_read_once_by_all_processes_together(tmp_path, count, mesh):
+    saved, num_devices = str(tmp_path / "saved"), str(DEVICES // count)
+    command = ["-m", "tests.read_process", saved, json.dumps(mesh), num_devices]
+    found = Processes([command] * count, tmp_path / "run", group(count)).finish()
+    size = sum(bits_of(name).nbytes for name in ARRAYS)
+    read = {
+        way: sum(one[way][0] for one in found) / size for way in ("together", "single", "alone")
+    }
+    assert 1 <= read["together"] < 1.02
+    assert read["single"] < 1.02 * bits_of("table").nbytes / size
+    assert read["alone"] > 1.8
+    assert all(one[way][1] for one in found for way in read)
+    for one in found:
+        assert re.match(r"StorageError: .*state cannot be read: TimeoutError: gone", one["error"])
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate=1"])

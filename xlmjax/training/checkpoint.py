@@ -22,9 +22,16 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
 from xlmjax.models.config import ModelConfig
-from xlmjax.parallel import distributed
+from xlmjax.parallel import distributed, replicas
 from xlmjax.training.fingerprint import checksums
-from xlmjax.training.state import StateSpec, TrainState, from_pure_dict, named_leaves, to_pure_dict
+from xlmjax.training.state import (
+    StateSpec,
+    TrainState,
+    from_pure_dict,
+    named_leaves,
+    nest,
+    to_pure_dict,
+)
 
 FOLDER = "checkpoints"
 STATE, METADATA = "state", "metadata"
@@ -371,30 +378,34 @@ def restore_state(place: epath.Path, spec: StateSpec, identity: Identity) -> Tra
     `read_arrays` does: on every process, whichever of them noticed.
     """
 
-    def read() -> tuple[dict[str, Any], dict[str, Any]]:
-        metadata = read_metadata(place)
-        _refuse(place, identity.differences(metadata))
-        return metadata, read_arrays(place, to_pure_dict(spec.abstract))
-
-    metadata, nested = _together(read)
-    state = from_pure_dict(spec.abstract, nested)
+    metadata = _together(lambda: _metadata_of(place, identity))
+    state = from_pure_dict(spec.abstract, read_arrays(place, to_pure_dict(spec.abstract)))
     _check(checksums(state), metadata["checksums"])
     return state
 
 
 def restore_model(place: epath.Path, spec: StateSpec, identity: Identity) -> Any:
     """Return the model alone, for evaluation; the optimizer may be another. Raises as above."""
-
-    def read() -> tuple[dict[str, Any], dict[str, Any]]:
-        metadata = read_metadata(place)
-        _refuse(place, identity.differences(metadata, parameters_only=True))
-        return metadata, read_arrays(place, {"model": to_pure_dict(spec.abstract.model)})
-
-    metadata, nested = _together(read)
+    metadata = _together(lambda: _metadata_of(place, identity, parameters_only=True))
+    nested = read_arrays(place, {"model": to_pure_dict(spec.abstract.model)})
     model = from_pure_dict(spec.abstract.model, nested["model"])
     found = {f"model/{name}": value for name, value in checksums(model).items()}
     _check(found, {name: metadata["checksums"].get(name) for name in found})
     return model
+
+
+def _metadata_of(
+    place: epath.Path, identity: Identity, parameters_only: bool = False
+) -> dict[str, Any]:
+    metadata = read_metadata(place)
+    differences = identity.differences(metadata, parameters_only)
+    if differences:
+        raise ValueError(
+            f"checkpoint {place} is of another run: {'; '.join(differences)}. Use another "
+            "--workdir, or checkpoint.init_from to take its parameters only; if only the data is "
+            "another and you mean to go on with it, set checkpoint.same_data=False"
+        )
+    return metadata
 
 
 def _together(read: Callable[[], T]) -> T:
@@ -417,15 +428,6 @@ def _together(read: Callable[[], T]) -> T:
     if problem is not None and gravity == gravest:
         raise problem
     raise _GRAVITY[gravest - 1](f"on another process: {message}")
-
-
-def _refuse(place: epath.Path, differences: list[str]) -> None:
-    if differences:
-        raise ValueError(
-            f"checkpoint {place} is of another run: {'; '.join(differences)}. Use another "
-            "--workdir, or checkpoint.init_from to take its parameters only; if only the data is "
-            "another and you mean to go on with it, set checkpoint.same_data=False"
-        )
 
 
 def _check(found: Mapping[str, int], expected: Mapping[str, int | None]) -> None:
@@ -475,22 +477,38 @@ def read_metadata(place: epath.Path) -> dict[str, Any]:
 def read_arrays(place: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
     """Return the arrays of a checkpoint that `abstract` (nested ShapeDtypeStructs) asks for.
 
-    Raises as `reading` does.
+    All processes call it together, and one of those that hold a part of an array reads it. Raises
+    as `reading` does, on every process.
     """
+    leaves = named_leaves(abstract)
+    readers = replicas.readers(leaves)
+    wanted = leaves | {name: leaves[name].update(sharding=one) for name, one in readers.items()}
+    here = {name: leaf for name, leaf in wanted.items() if leaf.sharding.addressable_devices}
+    arrays = _together(lambda: _read(place, here))
+    for name in readers:
+        arrays[name] = replicas.spread(arrays.pop(name, None), leaves[name])
+    return nest(arrays)
+
+
+def _read(place: epath.Path, leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Return name -> array, of those that `leaves` (name -> ShapeDtypeStruct) asks for."""
+    if not leaves:  # which Orbax refuses; other processes read all there is
+        return {}
+    abstract = nest(leaves)
     with reading(place / STATE):
         handler = ocp.PyTreeCheckpointHandler()
         arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
-        restored: dict[str, Any] = handler.restore(
-            place / STATE,
-            args=ocp.args.PyTreeRestore(
-                item=abstract, restore_args=arguments, partial_restore=True
-            ),
+        restored = named_leaves(
+            handler.restore(
+                place / STATE,
+                args=ocp.args.PyTreeRestore(
+                    item=abstract, restore_args=arguments, partial_restore=True
+                ),
+            )
         )
         jax.block_until_ready(restored)
         missing = [
-            name
-            for name, leaf in named_leaves(restored).items()
-            if isinstance(leaf, jax.ShapeDtypeStruct)
+            name for name, leaf in restored.items() if isinstance(leaf, jax.ShapeDtypeStruct)
         ]
         if missing:
             raise KeyError(f"no {', '.join(missing[:3])}")
