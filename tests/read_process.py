@@ -19,6 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from xlmjax.parallel import distributed, replicas
 from xlmjax.parallel.mesh import MeshConfig, make_mesh
 from xlmjax.training import checkpoint
+from xlmjax.training.checkpoint_errors import CheckpointError
 
 # Name -> (shape, type, axes of the mesh): of sizes that 8 devices do not divide, too.
 ARRAYS = {
@@ -88,7 +89,7 @@ def main(folder, fields, num_devices):
         ocp.PyTreeCheckpointHandler.restore = unittest.mock.Mock(side_effect=TimeoutError("gone"))
     try:
         read(place, abstract)
-    except checkpoint.CheckpointError as error:
+    except CheckpointError as error:
         found["error"] = f"{type(error).__name__}: {error}"
     print(json.dumps(found))
 

@@ -18,13 +18,12 @@ from etils import epath
 from tests.loop_helpers import MODEL, ONE_DEVICE, leaves, make_run, make_spec
 from xlmjax.parallel.mesh import MeshConfig
 from xlmjax.training import checkpoint, fingerprint, initialization
-from xlmjax.training.checkpoint import (
-    CheckpointConfig,
+from xlmjax.training.checkpoint import CheckpointConfig, Checkpoints, Identity
+from xlmjax.training.checkpoint_errors import (
     CheckpointError,
-    Checkpoints,
     DamagedError,
-    Identity,
     StorageError,
+    reading,
 )
 from xlmjax.training.fingerprint import checksums
 
@@ -218,7 +217,7 @@ def wrapped(text):
     ],
 )
 def test_only_evidence_of_damage_is_damage(error, kind):
-    with pytest.raises(CheckpointError) as e, checkpoint.reading(epath.Path("/w/3/state")):
+    with pytest.raises(CheckpointError) as e, reading(epath.Path("/w/3/state")):
         raise error
     assert type(e.value) is kind
 

@@ -39,7 +39,7 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
     """Train; the exit codes are those of `HELP`."""
     from xlmjax.parallel.distributed import TRY_AGAIN
     from xlmjax.train import train
-    from xlmjax.training.checkpoint import StorageError
+    from xlmjax.training.checkpoint_errors import StorageError
     from xlmjax.training.diagnosis import NonFiniteError
     from xlmjax.training.preemption import PREEMPTED
 

@@ -25,9 +25,9 @@ from xlmjax.training.checkpoint import (
     find_checkpoint,
     read_arrays,
     read_metadata,
-    reading,
     restore_state,
 )
+from xlmjax.training.checkpoint_errors import reading
 from xlmjax.training.state import (
     StateSpec,
     TrainState,
