@@ -40,6 +40,17 @@ def serve(steps: Mapping[str, Step]) -> None:
             print(json.dumps([time.perf_counter() - start, work]), file=answers, flush=True)
 
 
+def _for_any_jaxlib(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the flag that `import xlmjax` adds for jaxlib 0.10 and 0.11.
+
+    A worker with another jaxlib would inherit it, and take twice the time in bfloat16; one with
+    these sets it again.
+    """
+    flags = environment.get("XLA_FLAGS", "").split()
+    kept = [flag for flag in flags if flag != "--xla_cpu_experimental_ynn_fusion_type="]
+    return {**environment, "XLA_FLAGS": " ".join(kept)}
+
+
 class Worker:
     """A resident process that serves some contenders, in an environment of its own."""
 
@@ -50,7 +61,7 @@ class Worker:
             stdin=subprocess.PIPE,
             text=True,
             pass_fds=(write,),
-            env={**environment, _DESCRIPTOR: str(write)},
+            env={**_for_any_jaxlib(environment), _DESCRIPTOR: str(write)},
         )
         os.close(write)
         self._command = command
