@@ -1,5 +1,6 @@
 """A process that is lost is missed, one that has left is not."""
 
+import queue
 import threading
 
 import jax
@@ -13,7 +14,16 @@ from xlmjax.parallel.peers import LEFT, PeerWatch
 def others(monkeypatch):
     """Values of processes 1 and 2; sentences with which this one ended, under "ended"."""
     values = {1: "1", 2: "1"}
-    ended, own = [], {}
+    ended, own, bell = [], {}, queue.Queue()
+
+    def listen(seconds):
+        try:
+            return bell.get(timeout=seconds)
+        except queue.Empty:
+            return None
+
+    monkeypatch.setattr(distributed, "ring", lambda index, reason: bell.put(reason))
+    monkeypatch.setattr(distributed, "listen", listen)
     monkeypatch.setattr(distributed, "publish", lambda name, text: own.update({0: text}))
     monkeypatch.setattr(distributed, "published", lambda name: own | values)
     monkeypatch.setattr(distributed, "end_process", ended.append)
@@ -58,6 +68,29 @@ def test_it_looks_by_itself_where_there_are_several(monkeypatch):
     assert found.wait(10)
     watch.close()
     assert distributed.published("alive")[0] == LEFT
+
+
+def test_who_is_rung_for_ends_at_once(others, monkeypatch):
+    _, ended = others
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    watch = PeerWatch(600.0)
+    distributed.ring(0, "process 2 has ended: gone")
+    watch._thread.join(10)
+    assert ended == ["process 2 has ended: gone"]
+
+
+@pytest.mark.parametrize(("index", "rung"), [(0, [1, 2, 3]), (2, [0])])
+def test_who_ends_rings(monkeypatch, capsys, index, rung):
+    rings, codes = [], []
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    monkeypatch.setattr(jax, "process_index", lambda: index)
+    monkeypatch.setattr(distributed, "ring", lambda *ring: rings.append(ring))
+    monkeypatch.setattr(distributed.os, "_exit", codes.append)
+    monkeypatch.setattr(distributed.time, "sleep", lambda seconds: None)
+    distributed.end_process("no way")
+    assert rings == [(other, f"process {index} has ended: no way") for other in rung]
+    assert codes == [distributed.TRY_AGAIN]
+    assert capsys.readouterr().err == "xlmjax: no way\n"
 
 
 @pytest.mark.usefixtures("others")

@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong with the run, start it again
 
 _ENVIRONMENT = ("XLMJAX_COORDINATOR", "XLMJAX_NUM_PROCESSES", "XLMJAX_PROCESS_ID")  # or flags
+_JAX_PATIENCE = 3  # JAX beats twice in its timeout: it may miss a process after half of it
 _PREFIX = "xlmjax"  # of our keys in JAX's key-value store
 # The codes of the second line are those of a program's own errors too, where nothing is said of a
 # connection: these would come again at every start.
@@ -40,7 +41,7 @@ def initialize(
     The first three arguments, or XLMJAX_COORDINATOR (host:port of process 0), XLMJAX_NUM_PROCESSES
     and XLMJAX_PROCESS_ID, name the group. Without them a TPU pod or a Slurm step with several tasks
     is recognised by JAX itself, and anything else is one process, for which nothing happens.
-    Processes on CPUs talk over gloo. A process that JAX did not hear of for twice
+    Processes on CPUs talk over gloo. A process that JAX did not hear of for three times
     `heartbeat_seconds` is taken for dead, and JAX ends the others (`peers.PeerWatch` comes before
     it); one that ends waits for `heartbeat_seconds` for the others to end too.
     """
@@ -51,7 +52,7 @@ def initialize(
         if _in_tpu_pod() or _in_slurm_step():
             jax.config.update("jax_cpu_collectives_implementation", "gloo")
             jax.distributed.initialize(
-                heartbeat_timeout_seconds=2 * heartbeat_seconds,
+                heartbeat_timeout_seconds=_JAX_PATIENCE * heartbeat_seconds,
                 shutdown_timeout_seconds=heartbeat_seconds,
             )
         return
@@ -76,7 +77,7 @@ def initialize(
         address,
         count,
         index,
-        heartbeat_timeout_seconds=2 * heartbeat_seconds,
+        heartbeat_timeout_seconds=_JAX_PATIENCE * heartbeat_seconds,
         shutdown_timeout_seconds=heartbeat_seconds,
     )
 
@@ -134,6 +135,22 @@ def published(name: str) -> dict[int, str]:
     return {int(key.rpartition("/")[2]): value for key, value in found}
 
 
+def ring(index: int, reason: str) -> None:
+    """Wake process `index` where it listens, with the reason; does not wait."""
+    _store().key_value_set(f"{_PREFIX}/bell/{index}", reason, allow_overwrite=True)
+
+
+def listen(seconds: float) -> str | None:
+    """Return why this process was rung for, as soon as it is; None if it was not for `seconds`."""
+    try:
+        key = f"{_PREFIX}/bell/{jax.process_index()}"
+        return str(_store().blocking_key_value_get(key, int(seconds * 1000)))
+    except jax.errors.JaxRuntimeError as error:
+        if str(error).startswith("DEADLINE_EXCEEDED"):
+            return None
+        raise
+
+
 @contextlib.contextmanager
 def end_without_the_lost() -> Iterator[None]:
     """End this process at once, with one sentence, where working with the others fails inside.
@@ -155,11 +172,20 @@ def end_without_the_lost() -> Iterator[None]:
 
 
 def end_process(sentence: str) -> NoReturn:
-    """Print a sentence and end this process now, with exit code 75; nothing is waited for."""
+    """Print a sentence and end this process now, with exit code 75; the others then end too.
+
+    Any process rings for process 0, and this one for all others, which may be waiting in a
+    collective that never fails (`peers.PeerWatch` listens). Nothing is waited for, but that process
+    0 gives them time to speak: JAX's service ends with it, and JAX ends those who lose that.
+    """
     print(f"xlmjax: {sentence}", file=sys.stderr, flush=True)
     sys.stdout.flush()
-    if jax.process_count() > 1 and is_main():
-        time.sleep(3)  # with process 0 ends JAX's service, and the others would not get to speak
+    if jax.process_count() > 1:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # the service may be gone
+            for index in range(1, jax.process_count()) if is_main() else (0,):
+                ring(index, f"process {jax.process_index()} has ended: {sentence}")
+        if is_main():
+            time.sleep(3)
     os._exit(TRY_AGAIN)
 
 

@@ -16,31 +16,33 @@ class PeerWatch:
     """Ends this process, with one sentence, when another was not heard of for `seconds`.
 
     Not every collective fails when a process is lost: some wait for ever. Each process publishes a
-    count that grows, from a thread of its own, and looks at those of the others. JAX's service
-    would notice too (`distributed.initialize`), but ends processes with a stack trace of its own.
-    Does nothing in a run of one process.
+    count that grows, from a thread of its own, and looks at those of the others. One that ends
+    because of a lost one rings for the others (`distributed.end_process`), which end at once. JAX's
+    service would notice too (`distributed.initialize`), but ends processes with a stack trace of
+    its own. Does nothing in a run of one process.
     """
 
     def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic):
         self._seconds, self._now = seconds, now
         self._count = 0
         self._heard: dict[int, tuple[str, float]] = {}  # process -> its last value, and since when
-        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
         if jax.process_count() > 1:
             self._thread.start()
 
     def close(self) -> None:
         """Stop watching; the others know that this process is not lost."""
-        self._closed.set()
         if jax.process_count() > 1:
+            distributed.ring(jax.process_index(), LEFT)
             self._thread.join()  # else a count could follow the word that this process left
             distributed.publish(NAME, LEFT)
 
     def _watch(self) -> None:
         with distributed.end_without_the_lost():  # they publish by a service of process 0
-            while not self._closed.wait(self._seconds / 10):
+            while (reason := distributed.listen(self._seconds / 10)) is None:
                 self.look()
+            if reason != LEFT:
+                distributed.end_process(reason)
 
     def look(self) -> None:
         """Tell the others, and see which of them has not told anything new for too long."""
