@@ -13,6 +13,8 @@ import json
 import pathlib
 import subprocess
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 MODELS = {
     "xlm15": "xlm15",
@@ -33,25 +35,37 @@ HEAD = (
 )
 
 
-def row(model: str, slice_: str, found: dict) -> str:
+def fit(config: str, topology: str, *flags: str) -> dict[str, Any]:
+    """Return the first plan of `xlmjax fit --json`, which tells on stderr what it tries."""
+    program = pathlib.Path(sys.executable).with_name("xlmjax")
+    command = [program, "fit", f"--config={config}", f"--topology={topology}", "--json", *flags]
+    out = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if out.returncode:
+        raise SystemExit(out.returncode)
+    return json.loads(out.stdout.splitlines()[0])
+
+
+def words(plan: Mapping[str, Any]) -> str:
+    """Return a plan in words, without mesh axes of size 1."""
+    axes = ("replica", "data", "fsdp", "tensor")
+    mesh = " ".join(f"{x} {plan[f'mesh.{x}']}" for x in axes if plan[f"mesh.{x}"] > 1)
+    rest = f"remat {plan['model.remat']}; microbatches {plan['train.microbatches']}"
+    return f"{mesh}; {rest}" if mesh else rest
+
+
+def row(model: str, slice_: str, found: Mapping[str, Any]) -> str:
     """Return a line of the markdown table."""
-    plan = found["plan"]
-    mesh = " ".join(
-        f"{axis} {plan[f'mesh.{axis}']}"
-        for axis in ("replica", "data", "fsdp", "tensor")
-        if plan[f"mesh.{axis}"] > 1
-    )
     effort = found["search"]
     seconds = "kept" if effort["kept"] else f"{effort['seconds']:,.0f}"
     end = f"| {effort['tried']} | {seconds} |"
-    words = f"{mesh}; remat {plan['model.remat']}; microbatches {plan['train.microbatches']}"
+    plan = words(found["plan"])
     if not found["fits"]:
         refusal = found["program"]["refusal"]
-        return f"| {model} | {slice_} | {words} | does not fit: {refusal} |" + " |" * 8 + end[1:]
+        return f"| {model} | {slice_} | {plan} | does not fit: {refusal} |" + " |" * 8 + end[1:]
     program, times, future = found["program"], found["roofline"], found["forecast"]
     left = "shared" if found["shared"] else f"{found['headroom'] / 2**30:.2f}"
     return (
-        f"| {model} | {slice_} | {words} | {program['memory']['total'] / 2**30:.2f} "
+        f"| {model} | {slice_} | {plan} | {program['memory']['total'] / 2**30:.2f} "
         f"| {left} | {1e3 * times['step']:,.0f} | {times['binding']} "
         f"| {1e3 * times['serial']:,.0f} | {future['tokens_per_second']:,.0f} "
         f"| {future['mfu']:.1%} | {future['days']:,.1f} | {future['chip_hours']:,.0f} {end}"
@@ -70,16 +84,11 @@ def main() -> None:
     args = parser.parse_args()
     print(HEAD)
     print("|" + " --- |" * (HEAD.count("|") - 1))
-    program = pathlib.Path(sys.executable).with_name("xlmjax")
+    kept = [f"--cache={args.cache}"] if args.cache else []
     for model in args.model:
         for slice_ in args.slice:
-            command = [program, "fit", f"--config={MODELS[model]}", "--search", "--json"]
-            command += [f"--topology={SLICES[slice_]}", f"--best={args.best}"]
-            command += [f"--cache={args.cache}"] if args.cache else []
-            out = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-            if out.returncode:
-                raise SystemExit(out.returncode)
-            print(row(model, slice_, json.loads(out.stdout.splitlines()[0])), flush=True)
+            flags = ["--search", f"--best={args.best}", *kept]
+            print(row(model, slice_, fit(MODELS[model], SLICES[slice_], *flags)), flush=True)
 
 
 if __name__ == "__main__":
