@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import statistics
 import time
@@ -36,6 +37,11 @@ AXES = {
     "length": (256, 512, 1024, 2048, 4096, 8192),
     "segment": (32, 128, 512, 2048, 8192),
     "vocabulary": (32_768, 65_536, 131_072, 262_144, 524_288, 1_048_576),
+}
+LABELS = {
+    "length": "tokens of a row, one segment",
+    "segment": "tokens of a segment, in rows of the largest length",
+    "vocabulary": "words of the vocabulary",
 }
 PAD, EOS, MASK = 2, 1, 5
 
@@ -141,7 +147,7 @@ def plot(points: Sequence[Point], folder: pathlib.Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     folder.mkdir(parents=True, exist_ok=True)
     for axis in dict.fromkeys(point.axis for point in points):
@@ -155,12 +161,18 @@ def plot(points: Sequence[Point], folder: pathlib.Path) -> None:
             right.plot(
                 values, [point.memory_bytes / 2**30 for point in line], marker="o", label=variant
             )
-        for panel, title in ((left, "microseconds a token"), (right, "GiB")):
-            panel.set(xscale="log", yscale="log", xlabel=axis, title=title)
+        for panel, title in ((left, "microseconds a token"), (right, "memory, GiB")):
+            panel.set(xscale="log", yscale="log", xlabel=LABELS[axis], title=title)
             panel.set_xticks(sorted({point.value for point in here}), minor=False)
+            panel.minorticks_off()
             panel.xaxis.set_major_formatter("{x:,.0f}")
-            panel.xaxis.set_minor_formatter("")
             panel.tick_params(axis="x", labelrotation=45)
+            low, high = panel.get_ylim()
+            wider = max(math.sqrt(10 * low / high), 1)  # a decade at least: noise stays small
+            panel.set_ylim(low / wider, high * wider)
+            panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter("{x:,g}")
+            panel.grid(alpha=0.3)
             panel.legend()
         figure.savefig(folder / f"{axis}.svg")
         pyplot.close(figure)

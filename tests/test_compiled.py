@@ -136,6 +136,28 @@ def test_a_number_of_turns_in_the_text_comes_first():
 
 
 @pytest.mark.parametrize(
+    ("start", "steps", "turns"), [(0, (1,), 12), (0, (1, 1), 6), (1, (1,), 11), (1, (2,), 6)]
+)
+def test_a_loop_may_begin_late_and_count_by_more_than_one(start, steps, turns):
+    """The compiler unrolls loops of products beside exchanges, and runs turns before them."""
+    text, counter = TEXT, "%i.0"
+    lines = [f"  {counter} = s32[] get-tuple-element(%state), index=0\n"]
+    for number, step in enumerate(steps):
+        lines.append(f"  %c.{number} = s32[]{{:T(128)}} constant({step}), metadata={{}}\n")
+        lines.append(f"  %i.{number + 1} = s32[]{{:T(128)}} add({counter}, %c.{number})\n")
+        counter = f"%i.{number + 1}"
+    root, loop = "  ROOT %next", "  %while.1"
+    for before, added in (
+        (root, "".join(lines)),
+        (loop, f"  %s = s32[] constant({start})\n  %tuple.1 = (s32[]) tuple(%s, %param)\n"),
+    ):
+        assert text.count(before) == 1
+        text = text.replace(before, added + before)
+    (product,) = products(text.replace("tuple(%state, %x", f"tuple({counter}, %x"))
+    assert product.times == turns
+
+
+@pytest.mark.parametrize(
     ("dtype", "sizes", "size"),
     [("pred", (3,), 3), ("s4", (4,), 2), ("f8e4m3fn", (5,), 5), ("bf16", (), 2), ("f32", (0,), 0)],
 )

@@ -233,14 +233,15 @@ def instructions(text: str) -> Iterator[Instruction]:
                 times[name],
                 name in fused,
             )
-            turns = _turns(rest, computations)
+            turns = _turns(rest, computations[name], computations)
             for called in _called(rest):
                 if name in fused or opcode not in ("while", "conditional", "call"):
                     fused.add(called)
                 times[called] = times.get(called, 0) + times[name] * turns
 
 
-_Lines = list[tuple[str, str, str, str]]  # name, shape, opcode, rest
+_Line = tuple[str, str, str, str]  # name, shape, opcode, rest
+_Lines = list[_Line]
 
 
 def _computations(text: str) -> tuple[dict[str, _Lines], str]:
@@ -274,20 +275,59 @@ def _callers_first(computations: dict[str, _Lines], entry: str) -> list[str]:
     return order[::-1]
 
 
-def _turns(rest: str, computations: dict[str, _Lines]) -> int:
+def _turns(rest: str, caller: _Lines, computations: dict[str, _Lines]) -> int:
     """Return how often an instruction calls what it calls: a loop more than once.
 
-    TPU's compiler does not write the number down; loops of JAX count from 0 to the only constant of
-    their condition.
+    TPU's compiler does not write the number down. Its loops, and JAX's, count up to the only
+    constant of their condition, from 0 and by 1 where nothing else can be read: a loop of products
+    beside exchanges may be unrolled, and then counts by 2.
     """
     if trips := _TRIPS.search(rest):
         return int(trips[1])
-    condition = re.search(r"condition=%?([\w.\-]+)", rest)
-    if not condition:
+    condition, body = (re.search(rf"{x}=%?([\w.\-]+)", rest) for x in ("condition", "body"))
+    if not condition or not body:
         return 1
-    constants = [line[3] for line in computations[condition[1]] if line[2] == "constant"]
-    found = re.match(r"(\d+)\)", constants[0]) if len(constants) == 1 else None
-    return int(found[1]) if found else 1
+    test = computations[condition[1]]
+    constants = [int(n) for line in test if (n := _constant(line)) is not None]
+    if len(constants) != 1:
+        return 1
+    compared = next((_NAME.findall(line[3])[0] for line in test if line[2] == "compare"), None)
+    place = next((_index(line) for line in test if line[0] == compared), None)
+    if place is None:
+        return constants[0]
+    start = _sum(_element(caller, _NAME.findall(rest)[0], place), caller, place)
+    last = computations[body[1]][-1]  # the root, which makes the tuple of the next turn
+    step = _sum(_element([last], last[0], place), computations[body[1]], place)
+    return max(-(-(constants[0] - (start or 0)) // (step or 1)), 0)
+
+
+def _constant(line: _Line) -> int | None:
+    number = re.match(r"(-?\d+)\)", line[3])
+    return int(number[1]) if line[2] == "constant" and number else None
+
+
+def _index(line: _Line) -> int | None:
+    number = re.search(r"index=(\d+)", line[3])
+    return int(number[1]) if line[2] == "get-tuple-element" and number else None
+
+
+def _element(lines: _Lines, name: str, place: int) -> str | None:
+    """Return the name of what an instruction puts at a place of the tuple that it makes."""
+    found = next((line for line in lines if line[0] == name and line[2] == "tuple"), None)
+    return _NAME.findall(found[3].partition(")")[0])[place] if found else None
+
+
+def _sum(name: str | None, lines: _Lines, place: int) -> int | None:
+    """Return what is added to the counter, which counts as 0; None where it cannot be read."""
+    line = next((line for line in lines if line[0] == name), None)
+    if line is None:
+        return None
+    if line[2] == "add":
+        parts = [_sum(part, lines, place) for part in _NAME.findall(line[3].partition(")")[0])]
+        return None if None in parts else sum(part for part in parts if part is not None)
+    if line[2] in ("copy", "bitcast"):
+        return _sum(_NAME.findall(line[3])[0], lines, place)
+    return 0 if _index(line) == place else _constant(line)
 
 
 def _called(rest: str) -> list[str]:
