@@ -1,11 +1,16 @@
 """Fitting: formulas by hand, what the compiler says, what is kept of it, and the search."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
 import json
 import os
+import pathlib
 import signal
+import subprocess
+import sys
+import time
 import types
 
 import jax
@@ -636,6 +641,29 @@ def test_a_search_tells_what_it_took(two_plans, monkeypatch, capsys, tmp_path):
         assert line.endswith(f"| 2 | {seconds} |")
     refusal = found[0] | {"fits": False, "program": {"refusal": "too large"}}
     assert fit_tables.row("small", "v5e-8", refusal).count("|") == fit_tables.HEAD.count("|")
+
+
+def test_a_killed_fit_leaves_no_compiler_behind(tmp_path):
+    command = [sys.executable, "-m", "xlmjax.cli", "fit", "--config=base", "--topology=cpu:2"]
+    command += ["--config.data.vocabulary=none", f"--cache={tmp_path}", "--config.train.rows=8"]
+    fit_process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    ours = pathlib.Path(f"/proc/{fit_process.pid}/task/{fit_process.pid}/children")
+    end = time.monotonic() + 120
+    while not (compilers := [x for x in ours.read_text().split() if "spawn_main" in words_of(x)]):
+        assert time.monotonic() < end
+        assert fit_process.poll() is None
+        time.sleep(0.05)
+    fit_process.kill()
+    fit_process.wait()
+    while any("spawn_main" in words_of(x) for x in compilers):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def words_of(process):
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{process}/cmdline").read_text()
+    return ""
 
 
 # With the compiler of TPUs

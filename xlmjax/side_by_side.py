@@ -3,19 +3,18 @@
 import contextlib
 import io
 import multiprocessing
-import multiprocessing.connection
 import multiprocessing.process
 import os
 import re
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from typing import TextIO
 
 from etils import epath
 from ml_collections import ConfigDict
 
+from xlmjax.children import when_parent_ends
 from xlmjax.training.preemption import PREEMPTED
 
 Runs = Mapping[str, tuple[ConfigDict, epath.Path]]  # title -> what to train, and where
@@ -72,7 +71,7 @@ def _train(label: str, config: ConfigDict, workdir: epath.Path) -> None:
     from xlmjax.train import train
 
     sys.stderr = _Labelled(sys.stderr, label)
-    threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
+    when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))  # the run saves and ends
     try:
         result = train(config, workdir)
     except KeyboardInterrupt:
@@ -82,13 +81,6 @@ def _train(label: str, config: ConfigDict, workdir: epath.Path) -> None:
         raise SystemExit(2) from None
     if result.preempted:
         raise SystemExit(PREEMPTED)
-
-
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent:
-        multiprocessing.connection.wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)  # the run saves and ends
 
 
 class _Labelled(io.TextIOBase):

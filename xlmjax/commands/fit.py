@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
+from xlmjax.children import end_with_parent
 from xlmjax.configuration import apply_flat
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ def compile_apart(config: ConfigDict, topology: str) -> "Program":
 
     spawn = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    with _deep_stack(), concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+    pool = concurrent.futures.ProcessPoolExecutor(1, spawn, initializer=end_with_parent)
+    with _deep_stack(), pool:
         answer = pool.submit(compile_here, config, topology)
         (child,) = set(multiprocessing.active_children()) - others
         with contextlib.suppress(concurrent.futures.process.BrokenProcessPool):

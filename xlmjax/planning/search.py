@@ -121,7 +121,9 @@ def _exchange_seconds(
     held = parameters / plan.tensor  # by an fsdp group
     sent = 0.0
     if plan.fsdp > 1:  # bfloat16 parameters in each pass, gradients back
-        sent += plan.microbatches * held * (2 * (2 + again) + 2)
+        # Over a whole slice the compiler sums gradients and cuts, where it else reduce-scatters.
+        back = 2 * 2 if plan.data == plan.tensor == 1 else 2
+        sent += plan.microbatches * held * (2 * (2 + again) + back)
     if plan.data > 1:  # gradients of tables in float32, of layers in bfloat16
         sent += plan.microbatches * 2 * 3 * held / plan.fsdp
     if plan.tensor > 1:  # two all-reduces a layer and pass

@@ -6,10 +6,11 @@ import multiprocessing
 import os
 import shlex
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
+
+from xlmjax.children import end_with_parent
 
 
 class LocalRunner:
@@ -24,7 +25,7 @@ class LocalRunner:
         if num_processes < 1:
             raise ValueError(f"--processes={num_processes} must be 1 or more")
         self._pool = concurrent.futures.ProcessPoolExecutor(
-            num_processes, multiprocessing.get_context("spawn"), initializer=_end_with_parent
+            num_processes, multiprocessing.get_context("spawn"), initializer=end_with_parent
         )
         self._before = set(multiprocessing.active_children())
 
@@ -110,17 +111,6 @@ def _interrupts_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def available_cores() -> int:
