@@ -18,8 +18,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from xlmjax.parallel import distributed, replicas
 from xlmjax.parallel.mesh import MeshConfig, make_mesh
+from xlmjax.storage_errors import CheckpointError
 from xlmjax.training import checkpoint
-from xlmjax.training.checkpoint_errors import CheckpointError
 
 # Name -> (shape, type, axes of the mesh): of sizes that 8 devices do not divide, too.
 ARRAYS = {

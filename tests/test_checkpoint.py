@@ -17,14 +17,14 @@ from etils import epath
 
 from tests.loop_helpers import MODEL, ONE_DEVICE, leaves, make_run, make_spec
 from xlmjax.parallel.mesh import MeshConfig
-from xlmjax.training import checkpoint, fingerprint, initialization
-from xlmjax.training.checkpoint import CheckpointConfig, Checkpoints, Identity
-from xlmjax.training.checkpoint_errors import (
+from xlmjax.storage_errors import (
     CheckpointError,
     DamagedError,
     StorageError,
     reading,
 )
+from xlmjax.training import checkpoint, fingerprint, initialization
+from xlmjax.training.checkpoint import CheckpointConfig, Checkpoints, Identity
 from xlmjax.training.fingerprint import checksums
 
 IDENTITY = Identity(dataclasses.asdict(MODEL), "0123456789abcdef", "adamw")

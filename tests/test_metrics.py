@@ -1,5 +1,6 @@
 """From sums and weights to names and files; progress, clock, maintenance notices."""
 
+import errno
 import http.server
 import io
 import json
@@ -18,6 +19,7 @@ from xlmjax.objectives import naming
 from xlmjax.ops.cross_entropy import SumWeight
 from xlmjax.parallel import distributed
 from xlmjax.planning import hardware
+from xlmjax.storage_errors import StorageError
 from xlmjax.training.metrics import MetricWriter, Throughput, Window
 from xlmjax.training.preemption import PreemptionWatch
 from xlmjax.training.progress import Progress
@@ -117,6 +119,35 @@ def test_the_file_reads_as_one_run_after_a_resume(tmp_path):
     assert [(line["step"], line["train/loss"]) for line in lines] == [(2, 0.5), (4, 0.25), (6, 9.0)]
     assert lines[0]["x"] is None
     assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+
+
+class UnavailableError(Exception):
+    """No OSError, as those of TensorFlow's file system."""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ESTALE, "Stale file handle"), StorageError),
+        (UnavailableError("503"), StorageError),
+        (OSError(errno.ENOSPC, "No space left on device"), OSError),
+        (OSError(errno.EACCES, "Permission denied"), OSError),
+        (ValueError("not JSON"), ValueError),
+    ],
+)
+def test_storage_that_may_come_back_is_told_from_what_has_to_be_mended(tmp_path, error, kind):
+    class File(io.StringIO):
+        def flush(self):
+            raise error
+
+    writer = MetricWriter(tmp_path, 0, tensorboard=False)
+    writer._file = File()
+    with pytest.raises(kind) as raised:
+        writer.write(1, {"x": 1.0})
+    assert type(raised.value) is kind
+    if kind is not ValueError:
+        assert "metrics.jsonl cannot be written: " in str(raised.value)
+        assert "run the same command again" in str(raised.value)
 
 
 def test_only_the_first_process_writes(tmp_path):

@@ -33,9 +33,9 @@ from xlmjax.objectives import OBJECTIVES, MaskedLanguageModel, Objective
 from xlmjax.parallel import distributed
 from xlmjax.report.runs import read_runs, series
 from xlmjax.report.sections import make_page
+from xlmjax.storage_errors import StorageError
 from xlmjax.train import train
 from xlmjax.training.checkpoint import saved_steps
-from xlmjax.training.checkpoint_errors import StorageError
 from xlmjax.training.diagnosis import NonFiniteError
 
 ALONE = dict.fromkeys(("coordinator", "num_processes", "process_id"))  # flags of one process

@@ -1,11 +1,14 @@
 """A run that hangs says where, and ends if it is to be started again."""
 
+import os
 import re
 import threading
 
 import pytest
+from etils import epath
 
 from xlmjax.parallel import distributed
+from xlmjax.training import watchdog as watchdog_module
 from xlmjax.training.goodput import Goodput
 from xlmjax.training.watchdog import Watchdog
 
@@ -92,6 +95,36 @@ def test_a_workdir_that_cannot_be_written_silences_nothing(clock, tmp_path, caps
     error = capsys.readouterr().err
     assert "thread MainThread:" in error
     assert "hang-41-process0.txt could not be written" in error
+    watchdog.close()
+
+
+def test_a_disk_that_hangs_does_not_keep_the_process_alive(clock, tmp_path, monkeypatch, capsys):
+    ended = []
+    monkeypatch.setattr(distributed, "end_process", ended.append)
+    monkeypatch.setattr(watchdog_module, "_WRITE_SECONDS", 0.2)
+    os.mkfifo(tmp_path / "hang-41-process0.txt")  # to open it waits for a reader
+    _, watchdog = make(clock, tmp_path, ends=True)
+    look(clock, watchdog, 61.0)
+    assert "hang-41-process0.txt is not written after 0.2 s" in capsys.readouterr().err
+    assert len(ended) == 1
+    (tmp_path / "hang-41-process0.txt").open().close()
+    watchdog.close()
+
+
+def test_an_error_of_a_bucket_does_not_either(clock, tmp_path, monkeypatch, capsys):
+    class UnavailableError(Exception):
+        """No OSError, as those of TensorFlow's file system."""
+
+    def write_text(self, text):
+        raise UnavailableError("503")
+
+    ended = []
+    monkeypatch.setattr(distributed, "end_process", ended.append)
+    monkeypatch.setattr(type(epath.Path(tmp_path)), "write_text", write_text)
+    _, watchdog = make(clock, tmp_path, ends=True)
+    look(clock, watchdog, 61.0)
+    assert "hang-41-process0.txt could not be written: 503" in capsys.readouterr().err
+    assert len(ended) == 1
     watchdog.close()
 
 

@@ -15,6 +15,7 @@ from xlmjax.data.layout import layout_field
 from xlmjax.data.mixture import Group as DataGroup
 from xlmjax.experiment import Experiment
 from xlmjax.planning.mixture_record import record_groups
+from xlmjax.storage_errors import writing
 from xlmjax.training.agreement import software
 from xlmjax.training.checkpoint import saved_steps
 from xlmjax.training.state import named_leaves, parameter_axes
@@ -123,9 +124,11 @@ def write_description(
         "parameters": parameters,
         "mixtures": record_groups(data, experiment.config.objectives),
     }
-    workdir.mkdir(parents=True, exist_ok=True)
-    name = f"config-{start}.json" if start else "config.json"
-    (workdir / name).write_text(json.dumps(content, indent=2, default=str) + "\n")
+    text = json.dumps(content, indent=2, default=str) + "\n"
+    path = workdir / (f"config-{start}.json" if start else "config.json")
+    with writing(path):
+        workdir.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
 
 def commit() -> str:

@@ -37,9 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(config: ConfigDict, args: argparse.Namespace) -> None:
     """Train; the exit codes are those of `HELP`."""
-    from xlmjax.parallel.distributed import TRY_AGAIN
+    import jax
+
+    from xlmjax.parallel.distributed import TRY_AGAIN, end_process
+    from xlmjax.storage_errors import StorageError
     from xlmjax.train import train
-    from xlmjax.training.checkpoint_errors import StorageError
     from xlmjax.training.diagnosis import NonFiniteError
     from xlmjax.training.preemption import PREEMPTED
 
@@ -58,6 +60,8 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
         except StorageError as error:
             if args.traceback:
                 raise
+            if jax.process_count() > 1:  # the others wait for this one
+                end_process(f"train: {error}")
             print(f"xlmjax train: {error}", file=sys.stderr, flush=True)
             raise SystemExit(TRY_AGAIN) from error
         if result.preempted:

@@ -11,6 +11,7 @@ from etils import epath
 from xlmjax.models.config import ModelConfig
 from xlmjax.objectives import Specials
 from xlmjax.registry import Registry
+from xlmjax.storage_errors import writing
 
 FOLDER = "eval"
 
@@ -117,7 +118,6 @@ class Scheduled:
         if workdir is not None and jax.process_index() == 0:
             stem = f"{self.name}-{step}" + (f"-average{len(averaged)}" if averaged else "")
             place = epath.Path(workdir) / FOLDER / stem
-            place.parent.mkdir(parents=True, exist_ok=True)
             protocol = dict(self.evaluator.protocol)
             if averaged:
                 protocol["averaged_checkpoints"] = list(averaged)
@@ -127,11 +127,13 @@ class Scheduled:
                 "values": values,
                 **self.evaluator.details,
             }
-            for name, text in getattr(self.evaluator, "files", {}).items():
-                place.mkdir(exist_ok=True)
-                (place / name).write_bytes(text.encode("utf-8"))
             path = place.parent / f"{stem}.json"
-            path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                for name, text in getattr(self.evaluator, "files", {}).items():
+                    place.mkdir(exist_ok=True)
+                    (place / name).write_bytes(text.encode("utf-8"))
+                path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
         return {f"eval/{self.name}/{name}": value for name, value in values.items()}
 
 

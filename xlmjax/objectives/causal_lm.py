@@ -24,6 +24,7 @@ class CausalLanguageModel(LanguageModel):
     """
 
     decoder = False
+    causal = True
 
     num_tasks: int = 1
     z_loss: float = 0.0
@@ -56,7 +57,7 @@ class CausalLanguageModel(LanguageModel):
             batch["positions"],
             segments,
             batch["language_ids"],
-            causal=True,
+            causal=self.causal,
             key=None if deterministic else key,
             row_ids=batch["row_ids"],
         )

@@ -46,7 +46,8 @@ class Dropout:
         So a device that holds some slices only, heads for one, drops what it would in the whole.
         """
         _check_size(slices * elements)
-        first = self.seeds[:, :1] + jnp.arange(slices, dtype=jnp.uint32) * jnp.uint32(elements)
+        step = jnp.uint32(elements % 2**32)
+        first = self.seeds[:, :1] + jnp.arange(slices, dtype=jnp.uint32) * step
         second = jnp.broadcast_to(self.seeds[:, 1:], first.shape)
         return Dropout(jnp.stack([first, second], axis=-1), self.rate)
 

@@ -25,7 +25,7 @@ class Masked(NamedTuple):
     """Corrupted rows and their targets; a slot of weight 0 holds no target."""
 
     inputs: Int[Array, "b l"]
-    picks: Int[Array, "b k"]  # position of the target; distinct inside a row
+    picks: Int[Array, "b k"]  # position of the target; growing along a row, so segments are too
     targets: Int[Array, "b k"]  # the token that was there
     weights: Float[Array, "b k"]  # 1 or 0
 
@@ -94,6 +94,7 @@ def mask_tokens(
         corrupted = jnp.where(fate < corruption.mask + corruption.keep, targets, anything)
         corrupted = jnp.where(fate < corruption.mask, corruption.mask_id, corrupted)
         inputs = row.at[picks].set(jnp.where(chosen, corrupted, targets), unique_indices=True)
-        return Masked(inputs, picks, targets, chosen.astype(jnp.float32))
+        order = jnp.argsort(picks)
+        return Masked(inputs, picks[order], targets[order], chosen[order].astype(jnp.float32))
 
     return jax.vmap(mask_row)(tokens, candidates, row_keys(key, row_ids))

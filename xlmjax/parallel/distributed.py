@@ -136,17 +136,19 @@ def published(name: str) -> dict[int, str]:
 
 
 def ring(index: int, reason: str) -> None:
-    """Wake process `index` where it listens, with the reason; does not wait."""
+    """Tell process `index` to end, and why, where it looks for that (`rung`); does not wait."""
     _store().key_value_set(f"{_PREFIX}/bell/{index}", reason, allow_overwrite=True)
 
 
-def listen(seconds: float) -> str | None:
-    """Return why this process was rung for, as soon as it is; None if it was not for `seconds`."""
+def rung() -> str | None:
+    """Return why this process was rung for, None if it was not; does not wait.
+
+    Waiting for the key would be quicker, but JAX's service keeps 15 KB of each wait in vain.
+    """
     try:
-        key = f"{_PREFIX}/bell/{jax.process_index()}"
-        return str(_store().blocking_key_value_get(key, int(seconds * 1000)))
+        return str(_store().key_value_try_get(f"{_PREFIX}/bell/{jax.process_index()}"))
     except jax.errors.JaxRuntimeError as error:
-        if str(error).startswith("DEADLINE_EXCEEDED"):
+        if str(error).startswith("NOT_FOUND"):
             return None
         raise
 
@@ -175,7 +177,7 @@ def end_process(sentence: str) -> NoReturn:
     """Print a sentence and end this process now, with exit code 75; the others then end too.
 
     Any process rings for process 0, and this one for all others, which may be waiting in a
-    collective that never fails (`peers.PeerWatch` listens). Nothing is waited for, but that process
+    collective that never fails (`peers.PeerWatch` looks). Nothing is waited for, but that process
     0 gives them time to speak: JAX's service ends with it, and JAX ends those who lose that.
     """
     print(f"xlmjax: {sentence}", file=sys.stderr, flush=True)

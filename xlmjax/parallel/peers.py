@@ -10,6 +10,7 @@ from xlmjax.parallel import distributed
 
 NAME = "alive"  # of the values that processes publish
 LEFT = "left"  # the value of one that has ended as it should
+_LISTEN_SECONDS = 1.0  # between looks whether another has rung: process 0 waits three for the rest
 
 
 class PeerWatch:
@@ -26,23 +27,27 @@ class PeerWatch:
         self._seconds, self._now = seconds, now
         self._count = 0
         self._heard: dict[int, tuple[str, float]] = {}  # process -> its last value, and since when
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
         if jax.process_count() > 1:
             self._thread.start()
 
     def close(self) -> None:
         """Stop watching; the others know that this process is not lost."""
+        self._closed.set()
         if jax.process_count() > 1:
-            distributed.ring(jax.process_index(), LEFT)
             self._thread.join()  # else a count could follow the word that this process left
             distributed.publish(NAME, LEFT)
 
     def _watch(self) -> None:
         with distributed.end_without_the_lost():  # they publish by a service of process 0
-            while (reason := distributed.listen(self._seconds / 10)) is None:
-                self.look()
-            if reason != LEFT:
-                distributed.end_process(reason)
+            looked = self._now()
+            while not self._closed.wait(min(_LISTEN_SECONDS, self._seconds / 10)):
+                if reason := distributed.rung():
+                    distributed.end_process(reason)
+                if self._now() - looked >= self._seconds / 10:
+                    looked = self._now()
+                    self.look()
 
     def look(self) -> None:
         """Tell the others, and see which of them has not told anything new for too long."""

@@ -52,18 +52,22 @@ class KernelSpeed:
 def measure_attention(
     experiment: Experiment, calls: int = 10, warmup: int = 2
 ) -> Iterator[KernelSpeed]:
-    """Yield the speed of every implementation on the rows of the first batch of every group."""
+    """Yield the speed of every implementation on the rows of the first batch of every group.
+
+    With a decoder that is the attention of its sources.
+    """
     data = open_groups(experiment.config, experiment.vocabulary)
-    for group in data:
+    for group, built in zip(data, make_groups(experiment, data), strict=True):
         for name in attention.IMPLEMENTATIONS:
-            yield _attention(experiment, group, name, calls, warmup)
+            yield _attention(experiment, group, name, built.objective.causal, calls, warmup)
 
 
 def _attention(
-    experiment: Experiment, group: Group, name: str, calls: int, warmup: int
+    experiment: Experiment, group: Group, name: str, causal: bool, calls: int, warmup: int
 ) -> KernelSpeed:
     cfg = experiment.model
-    if attention.IMPLEMENTATIONS[name].is_kernel and jax.default_backend() == "cpu":
+    interpreted = attention.IMPLEMENTATIONS[name].is_kernel and name != "cudnn"
+    if interpreted and jax.default_backend() == "cpu":
         return KernelSpeed(group.name, name, refusal="a CPU interprets it, which tells no speed")
     batch = Batches(group.mixture, group.rows, batch_sharding(experiment.mesh)).at(0)
     segment_ids = batch[SEGMENT_IDS]
@@ -79,6 +83,7 @@ def _attention(
             k,
             v,
             segment_ids=batch[SEGMENT_IDS],
+            causal=causal,
             dropout=weights_dropout,
             implementation=name,
             platform=platform(),
@@ -113,15 +118,20 @@ def _attention(
 def measure_head(experiment: Experiment, calls: int = 10, warmup: int = 2) -> Iterator[KernelSpeed]:
     """Yield the speed of the cross entropy of every group's targets, in one product and by tiles.
 
-    The tiles are those of `model.head_tile`, or those that it would take if logits were many.
+    The tiles are those of `model.head_tile`, or those that it would take if logits were many, and
+    where one would hold all words of a device, two.
     """
     data = open_groups(experiment.config, experiment.vocabulary)
     for group, built in zip(data, make_groups(experiment, data), strict=True):
         rate = getattr(built.objective, "max_rate", None)  # of masked objectives
-        slots = group.mixture.length if rate is None else num_slots(rate, group.mixture.length)
+        slots = group.mixture.length - built.objective.causal
+        if rate is not None:
+            slots = num_slots(rate, group.mixture.length)
         tile = experiment.model.head_tile
         if tile <= 0:
             tile = cross_entropy.tile_of(group.rows * slots // batch_divisor(experiment.mesh))
+        words = experiment.model.vocab_size // experiment.mesh.shape["tensor"]
+        tile = min(tile, -(-words // 2))
         for name, words in (("one product", 0), (f"tiles of {tile}", tile)):
             yield _head(experiment, group, slots, name, words, (calls, warmup))
 

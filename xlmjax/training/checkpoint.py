@@ -21,7 +21,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from xlmjax.models.config import ModelConfig
 from xlmjax.parallel import distributed, replicas
-from xlmjax.training.checkpoint_errors import (
+from xlmjax.storage_errors import (
     CheckpointError,
     DamagedError,
     StorageError,

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from etils import epath
 
+from xlmjax.storage_errors import writing
+
 GOODPUT_FILE = "goodput.jsonl"
 TRAIN, DATA, LOST, DOWN = "train", "data", "lost", "down"
 KINDS = (  # every second is of one
@@ -89,12 +91,13 @@ class Goodput:
         For one process of a run only: the others count for themselves.
         """
         folder = epath.Path(workdir)
-        folder.mkdir(parents=True, exist_ok=True)
         self._path, self._step = folder / GOODPUT_FILE, step
-        lines = [lose(line, step) for line in _read(self._path)]
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        partial.replace(self._path)
+        with writing(self._path):
+            folder.mkdir(parents=True, exist_ok=True)
+            lines = [lose(line, step) for line in _read(self._path)]
+            partial = self._path.with_suffix(".partial")
+            partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            partial.replace(self._path)
         for line in lines:
             for kind, seconds in line["seconds"].items():
                 self._earlier[kind] += seconds
@@ -118,7 +121,7 @@ class Goodput:
         seconds = {kind: round(value, 4) for kind, value in new.items() if value}
         step = self._step + fields.get("steps", 0)
         line = {"step": step, "time": self._wall(), **fields, "seconds": seconds}
-        with self._path.open("a") as file:
+        with writing(self._path), self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     def totals(self) -> dict[str, float]:

@@ -17,6 +17,7 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from xlmjax.data.vocabulary_change import VocabularyChange
+from xlmjax.storage_errors import reading
 from xlmjax.training.checkpoint import (
     STATE,
     CheckpointConfig,
@@ -27,7 +28,6 @@ from xlmjax.training.checkpoint import (
     read_metadata,
     restore_state,
 )
-from xlmjax.training.checkpoint_errors import reading
 from xlmjax.training.state import (
     StateSpec,
     TrainState,

@@ -15,6 +15,7 @@ from etils import epath
 from tensorboardX import SummaryWriter
 
 from xlmjax.objectives import naming
+from xlmjax.storage_errors import writing
 from xlmjax.training.step import StepMetrics
 
 METRICS_FILE = "metrics.jsonl"
@@ -127,10 +128,12 @@ class MetricWriter:
         if not active:
             return
         folder = epath.Path(workdir)
-        folder.mkdir(parents=True, exist_ok=True)
-        drop_after(folder / METRICS_FILE, step)
-        self.evaluated = has_evaluations(folder / METRICS_FILE, step)
-        self._file = (folder / METRICS_FILE).open("a")
+        self._path = folder / METRICS_FILE
+        with writing(self._path):
+            folder.mkdir(parents=True, exist_ok=True)
+            drop_after(self._path, step)
+            self.evaluated = has_evaluations(self._path, step)
+            self._file = self._path.open("a")
         if tensorboard:
             self._summary = SummaryWriter(
                 str(folder / TENSORBOARD), purge_step=step + 1, filename_suffix=f".{step}"
@@ -141,8 +144,9 @@ class MetricWriter:
         if self._file is None or not values:
             return
         clean = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **clean}) + "\n")
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(json.dumps({"step": step, **clean}) + "\n")
+            self._file.flush()
         if self._summary is not None:
             for name, value in values.items():
                 if math.isfinite(value):

@@ -12,6 +12,7 @@ from etils import epath
 from xlmjax.parallel import distributed
 from xlmjax.training.goodput import DATA, TRAIN, Goodput
 
+_WRITE_SECONDS = 10.0  # for the file of a hang
 PATIENCE = 10  # times as long for what is no step: set-up, restoring, compilation, saving, ...
 
 
@@ -60,17 +61,26 @@ class Watchdog:
         sentence = f"no progress for {limit:g} s in {where} after step {self.step}"
         text = f"{sentence}; process {jax.process_index()}\n\n{stacks()}"
         print(text, file=sys.stderr, flush=True)
-        name = f"hang-{self.step}-process{jax.process_index()}.txt"
-        try:
-            self._workdir.mkdir(parents=True, exist_ok=True)
-            (self._workdir / name).write_text(text)
-        except OSError as error:  # a hang may well be that of the disk
-            print(f"{name} could not be written: {error}", file=sys.stderr, flush=True)
+        path = self._workdir / f"hang-{self.step}-process{jax.process_index()}.txt"
+        # A hang may well be that of the disk, which then would hold this thread too.
+        writer = threading.Thread(target=_write, args=(path, text), daemon=True)
+        writer.start()
+        writer.join(_WRITE_SECONDS)
+        if writer.is_alive():
+            print(f"{path} is not written after {_WRITE_SECONDS:g} s", file=sys.stderr, flush=True)
         if self._ends:
             distributed.end_process(
                 f"{sentence} (train.watchdog_seconds), ending (train.watchdog_exit): run the same "
                 "command again to go on from the last checkpoint"
             )
+
+
+def _write(path: epath.Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except Exception as error:  # of any kind of storage
+        print(f"{path} could not be written: {error}", file=sys.stderr, flush=True)
 
 
 def stacks() -> str:

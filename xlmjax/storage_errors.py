@@ -1,4 +1,4 @@
-"""What went wrong with a checkpoint: damage, storage that may come back, or what a person mends."""
+"""What went wrong with the files of a run: damage, storage that may come back, or what to mend."""
 
 import contextlib
 import errno
@@ -24,7 +24,7 @@ class DamagedError(CheckpointError):
 
 
 class StorageError(CheckpointError):
-    """A checkpoint not written or read for a reason that may pass, as storage out of reach.
+    """A file of the run not written or read for a reason that may pass, as storage out of reach.
 
     Started again, the run may succeed.
     """
@@ -54,6 +54,24 @@ def reading(place: epath.Path) -> Iterator[None]:
             f"{what}. This may pass, and nothing is moved: run the same command again, and if it "
             "stays so, move the checkpoint away to go on from the one before"
         ) from error
+
+
+@contextlib.contextmanager
+def writing(place: epath.Path) -> Iterator[None]:
+    """Turn what a failed write of a file beside the checkpoints raises into a sentence.
+
+    Raises `StorageError` where trying again may help, `OSError` where there is no room or access is
+    denied; `ValueError`, `TypeError` and `LookupError` are none of the storage and stay.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, StorageError):
+        raise
+    except Exception as error:
+        what = f"{place} cannot be written: {_brief(error)}"
+        if is_full(error) or is_forbidden(error):
+            raise OSError(f"{what}. Mend that and run the same command again") from error
+        raise StorageError(f"{what}. This may pass: run the same command again") from error
 
 
 def is_full(error: BaseException) -> bool:
