@@ -116,6 +116,9 @@ def assert_parity(implementation, case):
         Case("packed", 130, 130, head_dim=128, causal=True),
         Case("packed", 100, 257, rate=0.2),  # segments without a key among them
         Case("padded", 130, 130, dtype="bfloat16"),
+        Case("padded", 257, 257, head_dim=128, rate=0.3),
+        Case("packed", 257, 257, head_dim=128, causal=True, dtype="bfloat16", rate=0.1),
+        Case("packed", 100, 257, head_dim=128, causal=True, dtype="bfloat16"),
     ],
     ids=str,
 )
@@ -135,6 +138,8 @@ def test_ours_equal_xla_on_segments_in_any_order(implementation, monkeypatch):
     [
         Case("packed", 257, 257),
         Case("packed", 130, 130, head_dim=128, causal=True, dtype="bfloat16"),
+        Case("packed", 130, 130, causal=True),
+        Case("padded", 257, 257),
         Case("packed", 100, 257),
     ],
     ids=str,

@@ -1,5 +1,6 @@
 """The command line: help, overrides, and errors that name the field and the remedy."""
 
+import logging
 import os
 import pathlib
 import re
@@ -38,6 +39,26 @@ def test_every_command_explains_itself(command, capsys):
     printed = capsys.readouterr().out
     assert "--config" in printed
     assert len(printed.splitlines()) > 8
+
+
+def test_what_the_package_logs_is_shown_once(capsys, monkeypatch):
+    def run(name, args, others):
+        logging.getLogger("xlmjax.ops.attention").info("attention: xla")
+        logging.getLogger("xlmjax.data").debug("nothing for users")
+        return 0
+
+    root = logging.StreamHandler()  # as a library may add it
+    logging.getLogger().addHandler(root)
+    monkeypatch.setattr(cli, "_run_command", run)
+    try:
+        assert cli.main(["bench"]) == 0
+    finally:
+        logging.getLogger().removeHandler(root)
+    assert capsys.readouterr().err == "attention: xla\n"
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    assert cli.main(["bench"]) == 0
+    assert not capsys.readouterr().err
+    assert not logging.getLogger("xlmjax").handlers
 
 
 def test_an_unknown_command_is_refused(capsys):

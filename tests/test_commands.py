@@ -12,6 +12,8 @@ import pytest
 from tests.small_run import small_config, write_data
 from xlmjax.commands import bench, demo, plan
 from xlmjax.configuration import load_config
+from xlmjax.experiment import build_experiment
+from xlmjax.throughput import kernels
 
 
 def test_the_closing_table_of_the_demo_holds_every_task(tmp_path):
@@ -139,6 +141,28 @@ def test_bench_measures_every_part(data, capsys):
         assert kernel["refusal"] or kernel["model_tflops"] > 0
     assert whole["predicted_tokens"] > 0
     assert whole["real_tokens"] is None
+
+
+def test_bench_measures_tiles_that_are_some_and_attention_as_the_objective_has_it(
+    data, monkeypatch
+):
+    config = small_config(data)  # head_tile is left to the program: one tile would hold all words
+    experiment = build_experiment(config)
+    words = experiment.model.vocab_size
+    names = {found.kernel for found in kernels.measure_head(experiment, 1, 0)}
+    assert names == {"one product", f"tiles of {-(-words // 2)}"}
+    causal, attention = [], kernels.attention.attention
+    monkeypatch.setattr(
+        kernels.attention,
+        "attention",
+        lambda *args, **options: causal.append(options["causal"]) or attention(*args, **options),
+    )
+    for name in ("masked_lm", "causal_lm"):
+        config.objectives.mlm.name = name
+        found = list(kernels.measure_attention(build_experiment(config), 1, 0))
+        assert [x.kernel for x in found if not x.refusal] == ["xla"]
+        assert "needs a GPU" in next(x.refusal for x in found if x.kernel == "cudnn")
+    assert set(causal) == {False, True}
 
 
 def test_bench_knows_its_parts(data):

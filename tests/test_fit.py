@@ -456,6 +456,10 @@ def test_an_answer_is_asked_for_once(tmp_path):
 
 def test_an_answer_of_other_versions_does_not_count(monkeypatch):
     before = key_of({})
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_tpu_some_flag=true")
+    assert key_of({}) != before
+    monkeypatch.delenv("LIBTPU_INIT_ARGS")
+    assert key_of({}) == before
     monkeypatch.setattr("xlmjax.planning.fit._version", lambda name: "other")
     assert key_of({}) != before
 

@@ -50,6 +50,19 @@ def within(actual, expected, draws, deviations=5):
     assert abs(actual - expected) < deviations * np.sqrt(expected * (1 - expected) / draws)
 
 
+def test_targets_stand_in_the_order_of_the_row():
+    """So the segments of a row's targets do not decrease, and attention from them skips tiles."""
+    tokens, segments = packed_rows(8, 256)
+    masked = jax.tree.map(np.asarray, mask(tokens, masking.eligible(segments)))
+    assert (np.diff(masked.picks) > 0).all()
+    held = masked.weights > 0
+    before = np.take_along_axis(tokens, masked.picks, axis=1)
+    np.testing.assert_array_equal(masked.targets[held], before[held])
+    after = np.take_along_axis(masked.inputs, masked.picks, axis=1)
+    assert (after[~held] == before[~held]).all()
+    assert (after[held] != before[held]).mean() > 0.5
+
+
 @pytest.fixture(scope="module")
 def million():
     tokens, segments = packed_rows(4000, 256)

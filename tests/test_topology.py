@@ -9,9 +9,15 @@ from xlmjax.parallel.mesh import MeshConfig, make_mesh
 from xlmjax.planning import hardware, topology
 
 
-@pytest.mark.parametrize("name", ["v9:2x2", "v5e:16", "v5e", "two*v5e:4x4"])
+@pytest.mark.parametrize("name", ["v9:2x2", "v5e:16", "v5e", "two*v5e:4x4", "0*v5e:4x4"])
 def test_a_name_that_is_none_is_refused_with_the_spelling(name):
     with pytest.raises(ValueError, match=r"GENERATION:AxB .*v4, v5e, v5p, v6e, v7x"):
+        topology.tpu_devices(name)
+
+
+@pytest.mark.parametrize("name", ["v5e:32x32", "v6e:4x4x4", "v5p:4x4", "2*v4:4x4x32"])
+def test_a_slice_that_nobody_rents_is_refused(name):
+    with pytest.raises(ValueError, match=r"is no slice of v\w+: it has . sizes, at most 16x\d+"):
         topology.tpu_devices(name)
 
 

@@ -25,10 +25,10 @@ from xlmjax.training.step import Group, TrainStep
 pytestmark = [pytest.mark.tpu, pytest.mark.timeout(1800)]
 pytest.importorskip("libtpu")
 
-LENGTH, WIDTH = 256, 1024
+WIDTH = 1024
 
 
-def model(vocab_size, num_layers, num_heads):
+def model(vocab_size, num_layers, num_heads, length=256, attention="xla"):
     return ModelConfig(
         vocab_size=vocab_size,
         language_ids=tuple(range(15)),
@@ -36,8 +36,8 @@ def model(vocab_size, num_layers, num_heads):
         embed_dim=WIDTH,
         num_layers=num_layers,
         num_heads=num_heads,
-        max_positions=LENGTH,
-        attention="xla",
+        max_positions=length,
+        attention=attention,
     )
 
 
@@ -62,7 +62,9 @@ def compile_step(topology, sizes, cfg, rows_per_device):
         seed=0,
     )
     rows = rows_per_device * mesh.size // mesh.shape["tensor"]
-    shapes = dict.fromkeys(("tokens", "positions", "segment_ids", "language_ids"), (rows, LENGTH))
+    shapes = dict.fromkeys(
+        ("tokens", "positions", "segment_ids", "language_ids"), (rows, cfg.max_positions)
+    )
     shapes |= dict.fromkeys(("row_ids", "task_ids"), (rows,))
     batch = {
         name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=batch_sharding(mesh))
@@ -79,8 +81,19 @@ def compile_step(topology, sizes, cfg, rows_per_device):
         ("v5e:4x4", {"data": 4, "fsdp": 4}, model(95_000, 12, 8), 16),
         ("v5p:2x2x4", {"data": 4, "fsdp": 4}, model(250_112, 24, 16), 32),
         ("v6e:4x4", {"data": 2, "fsdp": 2, "tensor": 4}, model(250_112, 24, 16), 32),
+        ("v5e:4x4", {"data": 2, "fsdp": 4, "tensor": 2}, model(250_112, 24, 16), 16),
+        ("v6e:4x4", {"data": 4, "fsdp": 4}, model(95_000, 12, 8), 16),
+        # Rows of which `auto` makes our kernel's.
+        ("v5p:2x2x4", {"data": 4, "fsdp": 4}, model(95_000, 12, 8, 1024, "auto"), 8),
     ],
-    ids=["xlm15-v5e", "large-v5p", "large-v6e-tensor"],
+    ids=[
+        "xlm15-v5e",
+        "large-v5p",
+        "large-v6e-tensor",
+        "large-v5e-tensor",
+        "xlm15-v6e",
+        "xlm15-v5p-kernel",
+    ],
 )
 def test_train_step(topology, sizes, cfg, rows, capfd):
     compiled, mesh = compile_step(topology, sizes, cfg, rows)
@@ -88,6 +101,7 @@ def test_train_step(topology, sizes, cfg, rows, capfd):
     log = capfd.readouterr().err.lower()
     assert "full rematerialization" not in log
     assert not [x.name for x in instructions(text) if ".remat" in x.name]  # remat is "none"
+    assert ("tpu_custom_call" in text) == (cfg.attention == "auto")
     found = collectives(text, mesh)
     words = cfg.vocab_size // mesh.shape["tensor"]
 

@@ -2,12 +2,14 @@
 
 import argparse
 import collections
+import contextlib
 import importlib
 import importlib.metadata
+import logging
 import os
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from xlmjax.configuration import ConfigError, config_names, load_config
 
@@ -113,8 +115,36 @@ def _command(name: str) -> types.ModuleType:
     return importlib.import_module(f"xlmjax.commands.{module}")
 
 
+@contextlib.contextmanager
+def _log_shown() -> Iterator[None]:
+    """Show what the package logs on stderr: warnings, and of process 0 its choices too."""
+    logger, handler = logging.getLogger("xlmjax"), logging.StreamHandler()
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING or _process_index() == 0)
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # libraries may give the root logger a handler, which would repeat it
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+
+
+def _process_index() -> int:
+    import jax
+
+    return jax.process_index()
+
+
 def _run(name: str, argv: list[str]) -> int:
     args, others = parser_of(name).parse_known_args(argv)
+    with _log_shown():
+        return _run_command(name, args, others)
+
+
+def _run_command(name: str, args: argparse.Namespace, others: list[str]) -> int:
     try:
         config = load_config(args.config, others)
         _command(name).run(config, args)

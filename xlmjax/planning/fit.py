@@ -24,6 +24,7 @@ from xlmjax.planning.program import Exchange, Program, from_json
 from xlmjax.planning.roofline import Forecast, Roofline, bytes_sent, forecast
 from xlmjax.training.state import TrainState
 
+_FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")  # variables that compilers read
 # What decides the program of a step and how it is read; other rooms only feed it.
 _SOURCES = (
     "models",
@@ -227,9 +228,10 @@ class Programs:
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
-    """Return the digest of facts, versions and sources."""
+    """Return the digest of facts, versions, flags of compilers and sources."""
     versions = {name: _version(name) for name in ("jax", "jaxlib", "libtpu", "flax", "optax")}
-    text = json.dumps([facts, versions, _sources()], sort_keys=True, default=str)
+    flags = {name: os.environ.get(name, "") for name in _FLAGS}
+    text = json.dumps([facts, versions, flags, _sources()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

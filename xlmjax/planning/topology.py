@@ -15,7 +15,16 @@ GENERATIONS: dict[str, tuple[str, dict[str, object]]] = {
     "v6e": ("v6e", {}),
     "v7x": ("tpu7x", {}),
 }
-_NAME = re.compile(r"(?:(\d+)\*)?(\w+):(\d+(?:x\d+){1,2})")
+# Largest slices, chips along each axis of the torus: of a v5e or v6e all of its pod. libtpu makes
+# up larger ones.
+_LARGEST = {
+    "v4": (16, 16, 16),
+    "v5e": (16, 16),
+    "v5p": (16, 20, 28),
+    "v6e": (16, 16),
+    "v7x": (16, 24, 24),
+}
+_NAME = re.compile(r"(?:([1-9]\d*)\*)?(\w+):(\d+(?:x\d+){1,2})")
 
 
 def tpu_devices(topology: str) -> list[jax.Device]:
@@ -31,6 +40,14 @@ def tpu_devices(topology: str) -> list[jax.Device]:
             f"slices as 2*GENERATION:AxB; generations: {', '.join(GENERATIONS)}"
         )
     slices, generation, shape = int(match[1] or 1), match[2], match[3]
+    sizes, largest = [int(size) for size in shape.split("x")], _LARGEST[generation]
+    if len(sizes) != len(largest) or any(
+        size > most for size, most in zip(sorted(sizes), largest, strict=True)
+    ):
+        raise ValueError(
+            f"topology {topology!r} is no slice of {generation}: it has {len(largest)} sizes, at "
+            f"most {'x'.join(map(str, largest))}; several slices are N*{generation}:..."
+        )
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
             f"topology {topology!r} needs the TPU compiler, which runs on any Linux machine: "
@@ -43,7 +60,6 @@ def tpu_devices(topology: str) -> list[jax.Device]:
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs, so nothing collides
     name, options = GENERATIONS[generation]
     options = {**options, **({"num_slices": slices} if slices > 1 else {})}
-    sizes = [int(size) for size in shape.split("x")]
     if len(sizes) == 2 and max(sizes) < 4 and min(sizes) == 1:
         options["chips_per_host_bounds"] = (*sizes, 1)
     try:

@@ -49,8 +49,8 @@ def _moved(instruction: Instruction, computations: _Computations) -> int:
     if opcode in ("copy-start", "slice-start"):  # results: both ends, of which one is the part
         ends = instruction.shapes[:2]
         return min(end.bytes for end in ends) * sum(not end.on_chip for end in ends)
-    if opcode == "send" or opcode.endswith("-start"):  # operands are among the results
-        return _bytes(instruction)
+    if opcode == "send" or (opcode.endswith("-start") and opcode != "all-reduce-start"):
+        return _bytes(instruction)  # operands are among the results
     if opcode == "fusion" and instruction.called[0] in computations:
         return _moved_by_fusion(instruction, computations)
     if opcode in _SLICES:
