@@ -85,8 +85,9 @@ def estimate(plan: Plan, work: Work, accelerator: Accelerator) -> Estimate:
     """Return memory and time of a plan by leading terms; the compiler knows better."""
     model = work.model
     parameters, shards = model.num_parameters(), plan.fsdp * plan.tensor
+    moments = _OPTIMIZER.get(work.optimizer, 2.0)
     # Parameters, gradients, their sum over microbatches, and what the update makes of them.
-    copies = 3 + _OPTIMIZER.get(work.optimizer, 2.0) + (plan.microbatches > 1)
+    copies = 3 + moments + (plan.microbatches > 1)
     rows = work.rows / (plan.replica * plan.data * plan.fsdp)
     tokens = rows * work.length / plan.microbatches
     layers = model.num_layers + model.decoder_layers
@@ -105,6 +106,8 @@ def estimate(plan: Plan, work: Work, accelerator: Accelerator) -> Estimate:
     compute = flops * (1 + _REPEATED[plan.remat] / 3) / devices / accelerator.peak_flops
     # Each microbatch reads the parameters three times and adds to the gradient, in float32.
     moved = plan.microbatches * (3 * 4 * parameters / plan.tensor + 3 * 4 * parameters / shards)
+    # The update reads the gradient, and reads and writes parameters and moments.
+    moved += 4 * (3 + 2 * moments) * parameters / shards
     seconds = compute + moved / accelerator.memory_bandwidth
     seconds += _exchange_seconds(plan, parameters, layers * width, accelerator)
     return Estimate(size, seconds)
