@@ -7,7 +7,8 @@ set -euo pipefail
 
 readonly PYTHON=3.12 UV=0.13.9 # what the workers install: the newest that the tests cover
 readonly PREEMPTED=143         # how `xlmjax train` ends when it was asked to stop
-readonly TRY_AGAIN='75 134'    # and when it hung, lost another worker, or could not reach storage
+readonly TRY_AGAIN=75          # and when it hung, lost another worker, or could not reach storage
+readonly INTERRUPTED=130       # and by Ctrl-C; every other code above 128 tells that a signal killed it
 readonly SETTINGS=(name project zone type runtime slices spot bucket data commit network subnetwork
   service_account)
 readonly OPTIONS=(env_file worker slice lines attempts poll)
@@ -541,16 +542,17 @@ assess() {
 }
 
 # A worker that was stopped from outside or never started makes the run one to start again, and so do
-# workers that ask for it where none has another reason. Only where all have ended by themselves did
-# it fail. A wrong config (2) is that whoever tells it.
+# workers that ask for it or were killed, where none has another reason. Only where all have ended by
+# themselves did it fail. A wrong config (2) is that whoever tells it.
 judge() {
-  awk -F '\t' -v id="$(run_id)" -v preempted="$PREEMPTED" -v try_again="$TRY_AGAIN" '
-    BEGIN { split(try_again, codes, " "); for (i in codes) asks["ended " codes[i]] = 1 }
+  awk -F '\t' -v id="$(run_id)" -v preempted="$PREEMPTED" -v try_again="$TRY_AGAIN" \
+    -v interrupted="$INTERRUPTED" '
     $4 != id { if ($3 == "running") other = 1; else down = 1; next }
     $3 == "running" { running = 1; if ($5 ~ /^step/) progress = $5; next }
-    $3 == "lost" || $3 == "ended " preempted { down = 1; next }
-    $3 in asks { again = 1; next }
-    { split($3, part, " "); if (part[2] == 2 || !code) code = part[2] }
+    { split($3, part, " "); ended = part[2] }
+    $3 == "lost" || ended == preempted { down = 1; next }
+    ended == try_again || (ended > 128 && ended != interrupted) { again = 1; next }
+    ended == 2 || !code { code = ended }
     END {
       if (other) print "other"
       else if (code == 2) print "failed 2"

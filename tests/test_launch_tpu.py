@@ -539,7 +539,9 @@ def test_watch_goes_on_with_the_command_of_run(pod):
     ended(watching, 0)
 
 
-@pytest.mark.parametrize(("code", "others"), [(1, 1), (1, 75), (2, 2), (2, 143)])
+@pytest.mark.parametrize(
+    ("code", "others"), [(1, 1), (1, 75), (1, 137), (2, 2), (2, 143), (130, 75)]
+)
 def test_watch_does_not_repeat_what_fails_by_itself(pod, code, others):
     pod.finish(others, index=0)
     pod.finish(code, index=1)
@@ -559,9 +561,9 @@ def test_watch_starts_again_what_was_asked_to_stop(pod):
     ended(watching, 0)
 
 
-@pytest.mark.parametrize("codes", [(75, 75), (134, 75), (0, 75)])
-def test_watch_starts_again_where_workers_ask_for_it(pod, codes):
-    """75 and 134: hung, lost one another, could not save (docs/running.md)."""
+@pytest.mark.parametrize("codes", [(75, 75), (134, 75), (0, 75), (137, 75), (139, 134), (135, 0)])
+def test_watch_starts_again_where_workers_ask_for_it_or_were_killed(pod, codes):
+    """75: hung, lost one another, could not save; above 128: a signal (docs/running.md)."""
     watching = watch(pod, "--", "--workdir=w")
     eventually(lambda: pod.trained(1))
     for index, code in enumerate(codes):
