@@ -166,16 +166,19 @@ check_settings() {
 
 check_type() {
   need type '(v|tpu)[0-9]+[a-z]*-[0-9]+' v4-32
-  case ${runtime:+given}$type in
-    given* | '') ;;
-    v2-* | v3-* | v4-*) runtime=tpu-ubuntu2204-base ;;
-    v5litepod-*) runtime=v2-alpha-tpuv5-lite ;;
-    v5p-*) runtime=v2-alpha-tpuv5 ;;
-    v6e-*) runtime=v2-alpha-tpuv6e ;;
-    tpu7x-*) runtime=v2-alpha-tpu7-ubuntu2404 ;;
+  case $type in
+    '') ;;
     v5e-*) problem "--type='$type': gcloud calls it v5litepod-${type#*-}" ;;
-    v7x-*) problem "--type='$type': gcloud calls it tpu7x-${type#*-}" ;;
-    *) problem "--type='$type' has no known TPU software: give --runtime too" ;;
+    tpu7x-* | v7x-*)
+      problem "--type='$type': TPU7x (Ironwood) is rented through GKE, not the TPU API, and this" \
+        "script does not drive GKE" ;;
+    v2-* | v3-* | v4-*) : "${runtime:=tpu-ubuntu2204-base}" ;;
+    v5litepod-*) : "${runtime:=v2-alpha-tpuv5-lite}" ;;
+    v5p-*) : "${runtime:=v2-alpha-tpuv5}" ;;
+    v6e-*) : "${runtime:=v2-alpha-tpuv6e}" ;;
+    *)
+      [[ -n $runtime ]] ||
+        problem "--type='$type' has no known TPU software: give --runtime too" ;;
   esac
 }
 

@@ -210,7 +210,9 @@ def test_everything_wrong_is_told_at_once_and_nothing_is_run(cloud):
     [
         (("create",), "--type is missing"),
         (("create", "--type=v5e-16"), "gcloud calls it v5litepod-16"),
-        (("create", "--type=v7x-16"), "gcloud calls it tpu7x-16"),
+        (("create", "--type=v7x-16"), "is rented through GKE, not the TPU API, and this script does not"),
+        (("create", "--type=tpu7x-16", "--runtime=mine"), "--type='tpu7x-16': TPU7x (Ironwood) is"),
+        (("watch", "--type=tpu7x-16", "--", "--workdir=w"), "--type='tpu7x-16': TPU7x (Ironwood) is"),
         (("create", "--type=gpu7-16"), "--type='gpu7-16' is not possible: it looks like v4-32"),
         (("create", "--type=v9x-16"), "no known TPU software: give --runtime too"),
         (("create", "--type=v4-8", "--bucket=my-bucket"), "--bucket='my-bucket' is not possible"),
@@ -259,10 +261,6 @@ def test_flags_win_over_the_env_file_and_its_other_values_are_never_shown(cloud)
             ("--type=v5litepod-16", "--spot"),
             "--accelerator-type=v5litepod-16 --runtime-version=v2-alpha-tpuv5-lite --node-id=pod "
             "--spot",
-        ),
-        (
-            ("--type=tpu7x-16",),
-            "--accelerator-type=tpu7x-16 --runtime-version=v2-alpha-tpu7-ubuntu2404 --node-id=pod",
         ),
         (
             ("--type=v4-16", "--slices=2", "--runtime=mine", "--network=net"),
