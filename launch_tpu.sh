@@ -103,7 +103,12 @@ parse_flags() {
       --follow) follow=true ;;
       --spot) spot=true ;;
       --*=*) assign "${1%%=*}" "${1#*=}" ;;
-      --*) if (($# > 1)); then assign "$1" "$2" && shift; else problem "$1 needs a value"; fi ;;
+      --*)
+        if (($# > 1)) && [[ $2 != --* ]]; then
+          assign "$1" "$2" && shift
+        else
+          problem "$1 needs a value; one that begins with -- is given as $1=VALUE"
+        fi ;;
       *) problem "'$1' is no flag: what xlmjax or the worker shall get goes behind --" ;;
     esac
     shift
@@ -148,7 +153,7 @@ check_settings() {
   local bucket_name='gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]'
   need name '[a-z]([a-z0-9-]{0,50}[a-z0-9])?' my-tpu
   need project '([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]' my-project
-  need zone '[a-z]+-[a-z]+[0-9]+-[a-z]' us-central2-b
+  need zone '[a-z]+-[a-z]+[0-9]+-(ai[0-9]+)?[a-z]' us-central2-b
   slices=${slices:-1} spot=${spot:-false}
   allow slices '[1-9][0-9]*' 2
   allow spot 'true|false' 'true or false'

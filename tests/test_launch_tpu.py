@@ -237,6 +237,23 @@ def test_a_wrong_setting_is_refused_by_name(cloud, args, message):
     assert not cloud.calls()
 
 
+@pytest.mark.parametrize("zone", ["us-central1-ai1a", "us-south1-ai1b", "northamerica-northeast1-a"])
+def test_zones_for_ai_are_zones(cloud, zone):
+    assert f"--zone={zone} " in cloud("status", f"--zone={zone}", "--dry-run")[0]
+    _, err = cloud("status", f"--zone={zone}1", code=2)
+    assert f"--zone='{zone}1' is not possible" in err
+
+
+@pytest.mark.parametrize("rest", [("--dry-run",), ("--", "x"), ("--spot", "--network", "net")])
+def test_a_flag_is_no_value_of_the_flag_before_it(cloud, rest):
+    _, err = cloud("create", "--type=v4-16", "--network", *rest, code=2)
+    assert "--network needs a value; one that begins with -- is given as --network=VALUE" in err
+    assert not cloud.calls()
+    out, _ = cloud("create", "--type", "v4-16", "--network=--odd", "--dry-run")
+    assert "--accelerator-type=v4-16" in out
+    assert "--network=--odd" in out
+
+
 def test_flags_win_over_the_env_file_and_its_other_values_are_never_shown(cloud):
     (cloud.home / "tpu.env").write_text(
         "# mine\nexport NAME=other\nPROJECT='my-project'\nZONE=us-east1-d\r\nTYPE=v6e-8\n"
