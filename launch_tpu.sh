@@ -8,7 +8,7 @@ set -euo pipefail
 readonly PYTHON=3.12 UV=0.13.9 # what the workers install: the newest that the tests cover
 readonly PREEMPTED=143         # how `xlmjax train` ends when it was asked to stop
 readonly TRY_AGAIN=75          # and when it hung, lost another worker, or could not reach storage
-readonly INTERRUPTED=130       # and by Ctrl-C; every other code above 128 tells that a signal killed it
+readonly INTERRUPTED=130       # and by Ctrl-C; any other code above 128: a signal killed it
 readonly SETTINGS=(name project zone type runtime slices spot bucket data commit network subnetwork
   service_account)
 readonly OPTIONS=(env_file worker slice lines attempts poll)
@@ -46,7 +46,8 @@ settings: flags, or lines such as ZONE=us-central2-b of --env-file=FILE (flags w
 
 options
   --worker=0 --slice=0 --lines=N --follow   logs, ssh
-  --attempts=10 --poll=30        watch: restarts without progress; seconds between looks
+  --attempts=10 --poll=30        restarts without progress, looks that fail in a row; seconds
+                                 between looks
   --dry-run                      print the commands, run nothing
 Exit code: 0, 1 where something failed, 2 where a setting is missing or wrong; watch: the run's.
 END
@@ -115,15 +116,21 @@ parse_flags() {
   done
 }
 
-# Settings of the file that no flag has set. Other lines are counted by name, never shown by value.
+# Settings of the file that no flag has set. What else it sets is told by name, and a line that sets
+# nothing by its number: any text may be a secret.
 read_env_file() {
-  local line variable value ignored=''
+  local line number=0 variable value ignored='' word='[A-Za-z_][A-Za-z0-9_]*'
   [[ -n $env_file ]] || return 0
   [[ -r $env_file ]] || { problem "--env-file='$env_file' cannot be read" && return; }
   while IFS= read -r line || [[ -n $line ]]; do
-    [[ $line =~ ^[[:space:]]*(export[[:space:]]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)$ ]] || continue
+    number=$((number + 1)) line=${line%$'\r'}
+    [[ ! $line =~ ^[[:space:]]*(#.*)?$ ]] || continue
+    if ! [[ $line =~ ^[[:space:]]*(export[[:space:]]+)?($word)=([^[:space:]].*)?$ ]]; then
+      problem "$env_file: line $number is not NAME=VALUE, without spaces around =, nor a comment"
+      continue
+    fi
     variable=$(tr '[:upper:]' '[:lower:]' <<<"${BASH_REMATCH[2]}")
-    value=${BASH_REMATCH[3]%$'\r'}
+    value=${BASH_REMATCH[3]}
     if [[ $value =~ ^\"(.*)\"$ || $value =~ ^\'(.*)\'$ ]]; then value=${BASH_REMATCH[1]}; fi
     if [[ " ${SETTINGS[*]} " != *" $variable "* ]]; then
       ignored+=" ${line%%=*}"
@@ -241,6 +248,19 @@ describe() { # ASSUMED: the state, or NONE; what is assumed is for --dry-run
   printf '%s\n' "${state:-UNKNOWN}"
 }
 
+# As `describe`, but it outlasts --attempts failures in a row: one of them shall not end a wait of days.
+await_answer() { # ASSUMED
+  local failures=0
+  until describe "$1"; do
+    failures=$((failures + 1))
+    if ((failures > attempts)); then
+      say "the state of $name cannot be asked; what is there stays, and the same command goes on"
+      return 1
+    fi
+    back_off "$((failures + 1))"
+  done
+}
+
 nodes() { # a slice is a node: NAME, or NAME-0, NAME-1, ...
   local index
   if ((slices == 1)); then echo "$name" && return; fi
@@ -268,12 +288,15 @@ request() {
 
 wait_until_active() {
   local state before=''
-  while state=$(describe ACTIVE); do
+  while state=$(await_answer ACTIVE); do
     [[ $state == "$before" ]] || $dry_run || say "$name is $state"
     before=$state
     case $state in
       ACTIVE) return ;;
-      FAILED | SUSPENDING | SUSPENDED | NONE) return 1 ;;
+      FAILED | SUSPENDING | SUSPENDED | NONE)
+        say "$name was not provisioned; \`gcloud compute tpus queued-resources describe\` may" \
+          "tell why: delete it and create it again, as watch does"
+        return 1 ;;
     esac
     sleep "$poll"
   done
@@ -455,8 +478,7 @@ command_create() {
       fail "$name is $state and does not come back: delete it and create it again, as watch does" ;;
     *) say "$name is there already: $state" ;;
   esac
-  wait_until_active || fail "$name was not provisioned; \`gcloud compute tpus queued-resources" \
-    "describe\` may tell why: delete it and create it again, as watch does"
+  wait_until_active || exit 1
 }
 
 command_setup() {
@@ -530,11 +552,11 @@ command_delete() {
   call rm -rf "$state_folder"
 }
 
-# Print how the run stands: waiting, gone, unreachable, down, running PROGRESS, done, failed CODE,
-# or other (not our run).
+# Print how the run stands: waiting, gone, unknown, unreachable, down, running PROGRESS, done,
+# failed CODE, or other (not our run).
 assess() {
   local state node
-  state=$(describe ACTIVE) || { echo unreachable && return; }
+  state=$(await_answer ACTIVE) || { echo unknown && return; }
   case $state in
     ACTIVE) ;;
     NONE | FAILED | SUSPENDED) echo "gone $state" && return ;;
@@ -601,6 +623,7 @@ command_watch() {
     case $verdict in
       done) say "the run has ended well; the TPU is still there: delete" && return ;;
       other) fail "another run lives on $name: this one is not started on top of it" ;;
+      unknown) exit 1 ;;
       'failed 2') end_watch 2 ;;
       failed*) ((repeats < 2)) || end_watch "${verdict#failed }" ;;
       'running step '*)
