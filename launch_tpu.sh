@@ -11,6 +11,7 @@ readonly TRY_AGAIN=75          # and when it hung, lost another worker, or could
 readonly INTERRUPTED=130       # and by Ctrl-C; any other code above 128: a signal killed it
 readonly SETTINGS=(name project zone type runtime slices spot bucket data commit network subnetwork
   service_account)
+readonly FIXED=(type runtime slices spot network subnetwork service_account) # once it is created
 readonly OPTIONS=(env_file worker slice lines attempts poll)
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -34,9 +35,10 @@ usage: ./launch_tpu.sh COMMAND [--SETTING=VALUE ...] [-- ARGUMENTS]
   ssh [-- COMMAND]       a shell on --worker=0, or a command there or on --worker=all
   delete                 remove the TPU with its queued resource; asks, unless --yes
 
-settings: flags, or lines such as ZONE=us-central2-b of --env-file=FILE (flags win)
+settings: flags, or lines such as ZONE=us-central2-b of --env-file=FILE (flags win); what create
+and setup were given is remembered
   --name --project --zone        which TPU: all commands need these
-  --type=v4-32                   accelerator type of a slice: create and watch need it
+  --type=v4-32                   accelerator type of a slice
   --slices=1  --spot             number of slices; interruptible and cheaper
   --runtime=VERSION              TPU software (default: by the type)
   --network --subnetwork --service-account   as gcloud takes them
@@ -210,18 +212,41 @@ check_commit() {
   fi
 }
 
-# What is remembered on this machine: the commit of `setup`, the arguments of `run`. Values end in
-# NUL, so that each comes back as it was.
+# What is remembered on this machine: the settings of `create`, commit and data of `setup`, the
+# arguments of `run`. Values end in NUL, so that each comes back as it was.
 remember() { # FILE VALUE...
-  call mkdir -p "$state_folder"
-  $dry_run || printf '%s\0' "${@:2}" >"$state_folder/$1"
+  ! $dry_run || return 0
+  mkdir -p "$state_folder"
+  printf '%s\0' "${@:2}" >"$state_folder/$1"
 }
 
 recall() { # FILE: into `recalled`
   local value
   recalled=()
-  [[ -e $state_folder/$1 ]] || return 1
+  [[ -f $state_folder/$1 ]] || return 1
   while IFS= read -r -d '' value; do recalled+=("$value"); done <"$state_folder/$1"
+}
+
+remember_settings() {
+  local setting values=()
+  for setting in "${FIXED[@]}"; do values+=("$setting=${!setting}"); done
+  remember settings "${values[@]}"
+}
+
+# What is not given now is as it was; what the TPU cannot become is refused.
+recall_settings() {
+  local entry setting value flag
+  if [[ -z $data ]] && recall data; then data=${recalled[0]}; fi
+  recall settings || return 0
+  for entry in "${recalled[@]}"; do
+    setting=${entry%%=*} value=${entry#*=} flag=--${entry%%=*}
+    if [[ -z ${!setting} ]]; then
+      printf -v "$setting" '%s' "$value"
+    elif [[ ${!setting} != "$value" ]]; then
+      problem "${flag//_/-}='${!setting}', but $name was created with '$value': leave it out, or" \
+        "delete $name and create it again"
+    fi
+  done
 }
 
 check_workdir() {
@@ -248,7 +273,7 @@ describe() { # ASSUMED: the state, or NONE; what is assumed is for --dry-run
   printf '%s\n' "${state:-UNKNOWN}"
 }
 
-# As `describe`, but it outlasts --attempts failures in a row: one of them shall not end a wait of days.
+# As `describe`, but it outlasts --attempts failures in a row: one shall not end a wait of days.
 await_answer() { # ASSUMED
   local failures=0
   until describe "$1"; do
@@ -478,12 +503,14 @@ command_create() {
       fail "$name is $state and does not come back: delete it and create it again, as watch does" ;;
     *) say "$name is there already: $state" ;;
   esac
+  remember_settings
   wait_until_active || exit 1
 }
 
 command_setup() {
   install || exit 1
   remember commit "$commit"
+  remember data "$data"
 }
 
 command_run() {
@@ -571,9 +598,9 @@ assess() {
   if ask_workers worker_status; then judge <"$scratch/answers"; else echo unreachable; fi
 }
 
-# A worker that was stopped from outside or never started makes the run one to start again, and so do
-# workers that ask for it or were killed, where none has another reason. Only where all have ended by
-# themselves did it fail. A wrong config (2) is that whoever tells it.
+# A worker that was stopped from outside or never started makes the run one to start again, and so
+# do workers that ask for it or were killed, where none has another reason. Only where all have ended
+# by themselves did it fail. A wrong config (2) is that whoever tells it.
 judge() {
   awk -F '\t' -v id="$(run_id)" -v preempted="$PREEMPTED" -v try_again="$TRY_AGAIN" \
     -v interrupted="$INTERRUPTED" '
@@ -603,6 +630,7 @@ revive() { # VERDICT
     state=NONE
   fi
   if [[ $state == NONE ]]; then request || return; fi
+  remember_settings
   wait_until_active && install && start
 }
 
@@ -615,6 +643,7 @@ command_watch() {
   local verdict before='' step reached=-1 attempt=0 repeats=0
   remember commit "$commit"
   remember arguments "${arguments[@]}"
+  remember data "$data"
   if $dry_run; then revive gone && return; fi
   while verdict=$(assess); do
     repeats=$((repeats + 1))
@@ -687,8 +716,9 @@ main() {
   esac
   parse_flags "$@"
   read_env_file
-  check_settings
   state_folder=$state_root/$project/$zone/$name
+  [[ $command == delete ]] || recall_settings
+  check_settings
   check_arguments "$command"
   stop_on_problems
   $dry_run || command -v gcloud >/dev/null ||

@@ -165,7 +165,7 @@ def cloud(tmp_path):
 @pytest.fixture
 def pod(cloud):
     """A cloud where a TPU of two workers is there and set up."""
-    cloud("create", "--type=v4-16")
+    cloud("create", "--type=v4-16", "--spot")
     cloud("setup")
     return cloud
 
@@ -357,6 +357,45 @@ def test_delete_removes_the_queued_resource_and_what_was_remembered(pod):
     assert not remembered.exists()
     assert "nothing to delete" in pod("delete", "--yes")[1]
     assert pod.calls("queued-resources", "delete") == [deletion]
+
+
+@pytest.mark.parametrize("command", ["create", "setup", "status", "watch"])
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--type=v4-32", "--type='v4-32', but pod was created with 'v4-16'"),
+        ("--spot=false", "--spot='false', but pod was created with 'true'"),
+        ("--slices=2", "--slices='2', but pod was created with '1'"),
+        ("--service-account=me@x", "--service-account='me@x', but pod was created with ''"),
+    ],
+)
+def test_what_a_tpu_cannot_become_is_refused(cloud, command, flag, message):
+    cloud("create", "--type=v4-16", "--spot")
+    before = cloud.calls()
+    rest = ("--", "--workdir=w") if command == "watch" else ()
+    _, err = cloud(command, flag, *rest, code=2)
+    assert f"{message}: leave it out, or delete pod and create it again" in err
+    assert cloud.calls() == before
+    cloud("delete", "--yes", flag)
+    cloud("create", "--type=v4-32", flag)
+
+
+def test_a_request_that_was_refused_is_not_remembered(cloud):
+    cloud.plan(refused_types=["v4-17"])
+    assert "INVALID_ARGUMENT" in cloud("create", "--type=v4-17", "--spot", code=1)[1]
+    cloud("watch", "--type=v4-17", "--attempts=1", "--", "--workdir=w", code=1)
+    assert "INVALID_ARGUMENT" in cloud("create", "--type=v4-17", code=1)[1]
+    cloud("create", "--type=v4-16")
+    assert "--spot" not in cloud.calls("queued-resources", "create")[-1]
+
+
+def test_a_secret_of_the_env_file_is_not_remembered(cloud):
+    (cloud.home / "tpu.env").write_text("TYPE=v4-16\nWANDB_API_KEY=hunter2\n")
+    cloud("create", f"--env-file={cloud.home}/tpu.env")
+    cloud("setup", f"--env-file={cloud.home}/tpu.env")
+    kept = [path for path in (cloud.home / ".local").rglob("*") if path.is_file()]
+    assert "settings" in {path.name for path in kept}
+    assert not any(b"hunter2" in path.read_bytes() for path in kept)
 
 
 # Setting up
@@ -629,6 +668,29 @@ def test_watch_starts_again_where_workers_ask_for_it_or_were_killed(pod, codes):
     eventually(lambda: pod.trained(1).count("train") == 2)
     pod.finish(0)
     ended(watching, 0)
+
+
+def test_watch_recreates_with_the_settings_of_create_and_setup(cloud):
+    (cloud.cloud / "bucket" / "data").mkdir(parents=True)
+    (cloud.cloud / "bucket" / "data" / "store").write_text("tokens")
+    cloud.plan(workers=1)
+    network = ("--network=net", "--subnetwork=sub", "--service-account=me@x")
+    cloud("create", "--type=v4-8", "--runtime=mine", "--slices=2", "--spot", *network)
+    cloud("setup", "--data=gs://bucket/data")
+    cloud("run", "--", "--workdir=w")
+    watching = cloud.start("watch")
+    for node in ("pod-0", "pod-1"):
+        eventually(lambda node=node: cloud.trained(0, node))
+    cloud.preempt()
+    for node in ("pod-0", "pod-1"):
+        eventually(lambda node=node: cloud.trained(0, node))
+        store = cloud.worker(0, node) / "xlmjax" / "current" / "data" / "store"
+        assert store.read_text() == "tokens"
+    cloud.finish(0)
+    ended(watching, 0)
+    first, again = cloud.calls("queued-resources", "create")
+    assert first == again
+    assert {"--spot", "--node-count=2", "--runtime-version=mine", *network} <= set(again)
 
 
 def test_watch_sees_a_node_that_was_preempted_before_its_resource_says_so(pod):
