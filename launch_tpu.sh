@@ -7,9 +7,11 @@ set -euo pipefail
 
 readonly PYTHON=3.12 UV=0.13.9 # what the workers install: the newest that the tests cover
 readonly PREEMPTED=143         # how `xlmjax train` ends when it was asked to stop
-readonly TRY_AGAIN='75 134'    # and when it hung, lost another worker, or could not reach storage
+readonly TRY_AGAIN=75          # and when it hung, lost another worker, or could not reach storage
+readonly INTERRUPTED=130       # and by Ctrl-C; any other code above 128: a signal killed it
 readonly SETTINGS=(name project zone type runtime slices spot bucket data commit network subnetwork
   service_account)
+readonly FIXED=(type runtime slices spot network subnetwork service_account) # once it is created
 readonly OPTIONS=(env_file worker slice lines attempts poll)
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -33,9 +35,10 @@ usage: ./launch_tpu.sh COMMAND [--SETTING=VALUE ...] [-- ARGUMENTS]
   ssh [-- COMMAND]       a shell on --worker=0, or a command there or on --worker=all
   delete                 remove the TPU with its queued resource; asks, unless --yes
 
-settings: flags, or lines such as ZONE=us-central2-b of --env-file=FILE (flags win)
+settings: flags, or lines such as ZONE=us-central2-b of --env-file=FILE (flags win); what create
+and setup were given is remembered
   --name --project --zone        which TPU: all commands need these
-  --type=v4-32                   accelerator type of a slice: create and watch need it
+  --type=v4-32                   accelerator type of a slice
   --slices=1  --spot             number of slices; interruptible and cheaper
   --runtime=VERSION              TPU software (default: by the type)
   --network --subnetwork --service-account   as gcloud takes them
@@ -45,7 +48,8 @@ settings: flags, or lines such as ZONE=us-central2-b of --env-file=FILE (flags w
 
 options
   --worker=0 --slice=0 --lines=N --follow   logs, ssh
-  --attempts=10 --poll=30        watch: restarts without progress; seconds between looks
+  --attempts=10 --poll=30        restarts without progress, looks that fail in a row; seconds
+                                 between looks
   --dry-run                      print the commands, run nothing
 Exit code: 0, 1 where something failed, 2 where a setting is missing or wrong; watch: the run's.
 END
@@ -102,22 +106,33 @@ parse_flags() {
       --follow) follow=true ;;
       --spot) spot=true ;;
       --*=*) assign "${1%%=*}" "${1#*=}" ;;
-      --*) if (($# > 1)); then assign "$1" "$2" && shift; else problem "$1 needs a value"; fi ;;
+      --*)
+        if (($# > 1)) && [[ $2 != --* ]]; then
+          assign "$1" "$2" && shift
+        else
+          problem "$1 needs a value; one that begins with -- is given as $1=VALUE"
+        fi ;;
       *) problem "'$1' is no flag: what xlmjax or the worker shall get goes behind --" ;;
     esac
     shift
   done
 }
 
-# Settings of the file that no flag has set. Other lines are counted by name, never shown by value.
+# Settings of the file that no flag has set. What else it sets is told by name, and a line that sets
+# nothing by its number: any text may be a secret.
 read_env_file() {
-  local line variable value ignored=''
+  local line number=0 variable value ignored='' word='[A-Za-z_][A-Za-z0-9_]*'
   [[ -n $env_file ]] || return 0
   [[ -r $env_file ]] || { problem "--env-file='$env_file' cannot be read" && return; }
   while IFS= read -r line || [[ -n $line ]]; do
-    [[ $line =~ ^[[:space:]]*(export[[:space:]]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)$ ]] || continue
+    number=$((number + 1)) line=${line%$'\r'}
+    [[ ! $line =~ ^[[:space:]]*(#.*)?$ ]] || continue
+    if ! [[ $line =~ ^[[:space:]]*(export[[:space:]]+)?($word)=([^[:space:]].*)?$ ]]; then
+      problem "$env_file: line $number is not NAME=VALUE, without spaces around =, nor a comment"
+      continue
+    fi
     variable=$(tr '[:upper:]' '[:lower:]' <<<"${BASH_REMATCH[2]}")
-    value=${BASH_REMATCH[3]%$'\r'}
+    value=${BASH_REMATCH[3]}
     if [[ $value =~ ^\"(.*)\"$ || $value =~ ^\'(.*)\'$ ]]; then value=${BASH_REMATCH[1]}; fi
     if [[ " ${SETTINGS[*]} " != *" $variable "* ]]; then
       ignored+=" ${line%%=*}"
@@ -147,7 +162,7 @@ check_settings() {
   local bucket_name='gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]'
   need name '[a-z]([a-z0-9-]{0,50}[a-z0-9])?' my-tpu
   need project '([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]' my-project
-  need zone '[a-z]+-[a-z]+[0-9]+-[a-z]' us-central2-b
+  need zone '[a-z]+-[a-z]+[0-9]+-(ai[0-9]+)?[a-z]' us-central2-b
   slices=${slices:-1} spot=${spot:-false}
   allow slices '[1-9][0-9]*' 2
   allow spot 'true|false' 'true or false'
@@ -165,16 +180,19 @@ check_settings() {
 
 check_type() {
   need type '(v|tpu)[0-9]+[a-z]*-[0-9]+' v4-32
-  case ${runtime:+given}$type in
-    given* | '') ;;
-    v2-* | v3-* | v4-*) runtime=tpu-ubuntu2204-base ;;
-    v5litepod-*) runtime=v2-alpha-tpuv5-lite ;;
-    v5p-*) runtime=v2-alpha-tpuv5 ;;
-    v6e-*) runtime=v2-alpha-tpuv6e ;;
-    tpu7x-*) runtime=v2-alpha-tpu7-ubuntu2404 ;;
+  case $type in
+    '') ;;
     v5e-*) problem "--type='$type': gcloud calls it v5litepod-${type#*-}" ;;
-    v7x-*) problem "--type='$type': gcloud calls it tpu7x-${type#*-}" ;;
-    *) problem "--type='$type' has no known TPU software: give --runtime too" ;;
+    tpu7x-* | v7x-*)
+      problem "--type='$type': TPU7x (Ironwood) is rented through GKE, not the TPU API, and this" \
+        "script does not drive GKE" ;;
+    v2-* | v3-* | v4-*) : "${runtime:=tpu-ubuntu2204-base}" ;;
+    v5litepod-*) : "${runtime:=v2-alpha-tpuv5-lite}" ;;
+    v5p-*) : "${runtime:=v2-alpha-tpuv5}" ;;
+    v6e-*) : "${runtime:=v2-alpha-tpuv6e}" ;;
+    *)
+      [[ -n $runtime ]] ||
+        problem "--type='$type' has no known TPU software: give --runtime too" ;;
   esac
 }
 
@@ -194,18 +212,41 @@ check_commit() {
   fi
 }
 
-# What is remembered on this machine: the commit of `setup`, the arguments of `run`. Values end in
-# NUL, so that each comes back as it was.
+# What is remembered on this machine: the settings of `create`, commit and data of `setup`, the
+# arguments of `run`. Values end in NUL, so that each comes back as it was.
 remember() { # FILE VALUE...
-  call mkdir -p "$state_folder"
-  $dry_run || printf '%s\0' "${@:2}" >"$state_folder/$1"
+  ! $dry_run || return 0
+  mkdir -p "$state_folder"
+  printf '%s\0' "${@:2}" >"$state_folder/$1"
 }
 
 recall() { # FILE: into `recalled`
   local value
   recalled=()
-  [[ -e $state_folder/$1 ]] || return 1
+  [[ -f $state_folder/$1 ]] || return 1
   while IFS= read -r -d '' value; do recalled+=("$value"); done <"$state_folder/$1"
+}
+
+remember_settings() {
+  local setting values=()
+  for setting in "${FIXED[@]}"; do values+=("$setting=${!setting}"); done
+  remember settings "${values[@]}"
+}
+
+# What is not given now is as it was; what the TPU cannot become is refused.
+recall_settings() {
+  local entry setting value flag
+  if [[ -z $data ]] && recall data; then data=${recalled[0]}; fi
+  recall settings || return 0
+  for entry in "${recalled[@]}"; do
+    setting=${entry%%=*} value=${entry#*=} flag=--${entry%%=*}
+    if [[ -z ${!setting} ]]; then
+      printf -v "$setting" '%s' "$value"
+    elif [[ ${!setting} != "$value" ]]; then
+      problem "${flag//_/-}='${!setting}', but $name was created with '$value': leave it out, or" \
+        "delete $name and create it again"
+    fi
+  done
 }
 
 check_workdir() {
@@ -230,6 +271,19 @@ describe() { # ASSUMED: the state, or NONE; what is assumed is for --dry-run
   fi
   if $dry_run; then state=$1; fi
   printf '%s\n' "${state:-UNKNOWN}"
+}
+
+# As `describe`, but it outlasts --attempts failures in a row: one shall not end a wait of days.
+await_answer() { # ASSUMED
+  local failures=0
+  until describe "$1"; do
+    failures=$((failures + 1))
+    if ((failures > attempts)); then
+      say "the state of $name cannot be asked; what is there stays, and the same command goes on"
+      return 1
+    fi
+    back_off "$((failures + 1))"
+  done
 }
 
 nodes() { # a slice is a node: NAME, or NAME-0, NAME-1, ...
@@ -259,12 +313,15 @@ request() {
 
 wait_until_active() {
   local state before=''
-  while state=$(describe ACTIVE); do
+  while state=$(await_answer ACTIVE); do
     [[ $state == "$before" ]] || $dry_run || say "$name is $state"
     before=$state
     case $state in
       ACTIVE) return ;;
-      FAILED | SUSPENDING | SUSPENDED | NONE) return 1 ;;
+      FAILED | SUSPENDING | SUSPENDED | NONE)
+        say "$name was not provisioned; \`gcloud compute tpus queued-resources describe\` may" \
+          "tell why: delete it and create it again, as watch does"
+        return 1 ;;
     esac
     sleep "$poll"
   done
@@ -446,13 +503,14 @@ command_create() {
       fail "$name is $state and does not come back: delete it and create it again, as watch does" ;;
     *) say "$name is there already: $state" ;;
   esac
-  wait_until_active || fail "$name was not provisioned; \`gcloud compute tpus queued-resources" \
-    "describe\` may tell why: delete it and create it again, as watch does"
+  remember_settings
+  wait_until_active || exit 1
 }
 
 command_setup() {
   install || exit 1
   remember commit "$commit"
+  remember data "$data"
 }
 
 command_run() {
@@ -521,11 +579,11 @@ command_delete() {
   call rm -rf "$state_folder"
 }
 
-# Print how the run stands: waiting, gone, unreachable, down, running PROGRESS, done, failed CODE,
-# or other (not our run).
+# Print how the run stands: waiting, gone, unknown, unreachable, down, running PROGRESS, done,
+# failed CODE, or other (not our run).
 assess() {
   local state node
-  state=$(describe ACTIVE) || { echo unreachable && return; }
+  state=$(await_answer ACTIVE) || { echo unknown && return; }
   case $state in
     ACTIVE) ;;
     NONE | FAILED | SUSPENDED) echo "gone $state" && return ;;
@@ -540,17 +598,18 @@ assess() {
   if ask_workers worker_status; then judge <"$scratch/answers"; else echo unreachable; fi
 }
 
-# A worker that was stopped from outside or never started makes the run one to start again, and so do
-# workers that ask for it where none has another reason. Only where all have ended by themselves did
-# it fail. A wrong config (2) is that whoever tells it.
+# A worker that was stopped from outside or never started makes the run one to start again, and so
+# do workers that ask for it or were killed, where none has another reason. Only where all have ended
+# by themselves did it fail. A wrong config (2) is that whoever tells it.
 judge() {
-  awk -F '\t' -v id="$(run_id)" -v preempted="$PREEMPTED" -v try_again="$TRY_AGAIN" '
-    BEGIN { split(try_again, codes, " "); for (i in codes) asks["ended " codes[i]] = 1 }
+  awk -F '\t' -v id="$(run_id)" -v preempted="$PREEMPTED" -v try_again="$TRY_AGAIN" \
+    -v interrupted="$INTERRUPTED" '
     $4 != id { if ($3 == "running") other = 1; else down = 1; next }
     $3 == "running" { running = 1; if ($5 ~ /^step/) progress = $5; next }
-    $3 == "lost" || $3 == "ended " preempted { down = 1; next }
-    $3 in asks { again = 1; next }
-    { split($3, part, " "); if (part[2] == 2 || !code) code = part[2] }
+    { split($3, part, " "); ended = part[2] }
+    $3 == "lost" || ended == preempted { down = 1; next }
+    ended == try_again || (ended > 128 && ended != interrupted) { again = 1; next }
+    ended == 2 || !code { code = ended }
     END {
       if (other) print "other"
       else if (code == 2) print "failed 2"
@@ -571,6 +630,7 @@ revive() { # VERDICT
     state=NONE
   fi
   if [[ $state == NONE ]]; then request || return; fi
+  remember_settings
   wait_until_active && install && start
 }
 
@@ -583,6 +643,7 @@ command_watch() {
   local verdict before='' step reached=-1 attempt=0 repeats=0
   remember commit "$commit"
   remember arguments "${arguments[@]}"
+  remember data "$data"
   if $dry_run; then revive gone && return; fi
   while verdict=$(assess); do
     repeats=$((repeats + 1))
@@ -591,6 +652,7 @@ command_watch() {
     case $verdict in
       done) say "the run has ended well; the TPU is still there: delete" && return ;;
       other) fail "another run lives on $name: this one is not started on top of it" ;;
+      unknown) exit 1 ;;
       'failed 2') end_watch 2 ;;
       failed*) ((repeats < 2)) || end_watch "${verdict#failed }" ;;
       'running step '*)
@@ -654,8 +716,9 @@ main() {
   esac
   parse_flags "$@"
   read_env_file
-  check_settings
   state_folder=$state_root/$project/$zone/$name
+  [[ $command == delete ]] || recall_settings
+  check_settings
   check_arguments "$command"
   stop_on_problems
   $dry_run || command -v gcloud >/dev/null ||

@@ -165,7 +165,7 @@ def cloud(tmp_path):
 @pytest.fixture
 def pod(cloud):
     """A cloud where a TPU of two workers is there and set up."""
-    cloud("create", "--type=v4-16")
+    cloud("create", "--type=v4-16", "--spot")
     cloud("setup")
     return cloud
 
@@ -210,7 +210,12 @@ def test_everything_wrong_is_told_at_once_and_nothing_is_run(cloud):
     [
         (("create",), "--type is missing"),
         (("create", "--type=v5e-16"), "gcloud calls it v5litepod-16"),
-        (("create", "--type=v7x-16"), "gcloud calls it tpu7x-16"),
+        (
+            ("create", "--type=v7x-16"),
+            "through GKE, not the TPU API, and this script does not drive GKE",
+        ),
+        (("create", "--type=tpu7x-16", "--runtime=mine"), "--type='tpu7x-16': TPU7x (Ironwood) is"),
+        (("watch", "--type=tpu7x-16", "--", "--workdir=w"), "--type='tpu7x-16': TPU7x (Ironwood)"),
         (("create", "--type=gpu7-16"), "--type='gpu7-16' is not possible: it looks like v4-32"),
         (("create", "--type=v9x-16"), "no known TPU software: give --runtime too"),
         (("create", "--type=v4-8", "--bucket=my-bucket"), "--bucket='my-bucket' is not possible"),
@@ -235,6 +240,23 @@ def test_a_wrong_setting_is_refused_by_name(cloud, args, message):
     assert not cloud.calls()
 
 
+@pytest.mark.parametrize("zone", ["us-central1-ai1a", "us-south1-ai1b"])
+def test_zones_for_ai_are_zones(cloud, zone):
+    assert f"--zone={zone} " in cloud("status", f"--zone={zone}", "--dry-run")[0]
+    _, err = cloud("status", f"--zone={zone}1", code=2)
+    assert f"--zone='{zone}1' is not possible" in err
+
+
+@pytest.mark.parametrize("rest", [("--dry-run",), ("--", "x"), ("--spot", "--network", "net")])
+def test_a_flag_is_no_value_of_the_flag_before_it(cloud, rest):
+    _, err = cloud("create", "--type=v4-16", "--network", *rest, code=2)
+    assert "--network needs a value; one that begins with -- is given as --network=VALUE" in err
+    assert not cloud.calls()
+    out, _ = cloud("create", "--type", "v4-16", "--network=--odd", "--dry-run")
+    assert "--accelerator-type=v4-16" in out
+    assert "--network=--odd" in out
+
+
 def test_flags_win_over_the_env_file_and_its_other_values_are_never_shown(cloud):
     (cloud.home / "tpu.env").write_text(
         "# mine\nexport NAME=other\nPROJECT='my-project'\nZONE=us-east1-d\r\nTYPE=v6e-8\n"
@@ -249,6 +271,23 @@ def test_flags_win_over_the_env_file_and_its_other_values_are_never_shown(cloud)
     assert "hunter" not in out + err
 
 
+@pytest.mark.parametrize(
+    "line", ["SPOT = true", "SPOT =true", "SPOT= true", "hunter2", "-X=hunter2"]
+)
+def test_a_line_of_the_env_file_that_sets_nothing_is_told_by_its_number_alone(cloud, line):
+    (cloud.home / "tpu.env").write_text(
+        f"\n  # mine\n \t\r\nTYPE=v4-16\n{line}\nNETWORK=\r\n{line}"
+    )
+    env_file = f"--env-file={cloud.home}/tpu.env"
+    out, err = cloud("create", env_file, code=2)
+    numbers = [line for line in err.splitlines() if "line 5" in line or "line 7" in line]
+    assert numbers == err.splitlines()
+    assert len(numbers) == 2
+    assert f"{cloud.home}/tpu.env: line 5 is not NAME=VALUE" in err
+    assert line not in out + err
+    assert not cloud.calls()
+
+
 # Creating and deleting
 
 
@@ -259,10 +298,6 @@ def test_flags_win_over_the_env_file_and_its_other_values_are_never_shown(cloud)
             ("--type=v5litepod-16", "--spot"),
             "--accelerator-type=v5litepod-16 --runtime-version=v2-alpha-tpuv5-lite --node-id=pod "
             "--spot",
-        ),
-        (
-            ("--type=tpu7x-16",),
-            "--accelerator-type=tpu7x-16 --runtime-version=v2-alpha-tpu7-ubuntu2404 --node-id=pod",
         ),
         (
             ("--type=v4-16", "--slices=2", "--runtime=mine", "--network=net"),
@@ -290,6 +325,29 @@ def test_create_tells_that_provisioning_failed(cloud):
     assert len(cloud.calls("queued-resources", "create")) == 1
 
 
+def test_a_wait_outlasts_looks_that_fail(cloud):
+    cloud.plan(creations=[["PROVISIONING", *["UNAVAILABLE"] * 3, "PROVISIONING", "ACTIVE"]])
+    _, err = cloud("create", "--type=v4-16", "--attempts=3", "--poll=0.01")
+    assert err.count("UNAVAILABLE") == 3
+    assert err.splitlines()[-1].endswith("pod is ACTIVE")
+
+
+@pytest.mark.parametrize("command", [("create",), ("watch", "--", "--workdir=w")])
+def test_a_place_in_the_queue_that_cannot_be_asked_for_is_not_given_up(cloud, command):
+    cloud.plan(creations=[["PROVISIONING", "UNAVAILABLE"]])
+    name, *rest = command
+    flags = ("--type=v4-16", "--attempts=2", "--poll=0.01")
+    _, err = cloud(name, *flags, *rest, code=1)
+    assert "the state of pod cannot be asked" in err
+    assert "the same command goes on" in err
+    assert "delete" not in err
+    cloud.finish(0)
+    with tpu_cloud_state(cloud.cloud) as resources:
+        resources["pod"]["states"] = ["ACTIVE"]
+    cloud(name, *flags, *rest)
+    assert len(cloud.calls("queued-resources", "create")) == 1
+
+
 def test_delete_removes_the_queued_resource_and_what_was_remembered(pod):
     remembered = pod.home / ".local/state/xlmjax/my-project/us-central2-b/pod"
     assert remembered.is_dir()
@@ -299,6 +357,45 @@ def test_delete_removes_the_queued_resource_and_what_was_remembered(pod):
     assert not remembered.exists()
     assert "nothing to delete" in pod("delete", "--yes")[1]
     assert pod.calls("queued-resources", "delete") == [deletion]
+
+
+@pytest.mark.parametrize("command", ["create", "setup", "status", "watch"])
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--type=v4-32", "--type='v4-32', but pod was created with 'v4-16'"),
+        ("--spot=false", "--spot='false', but pod was created with 'true'"),
+        ("--slices=2", "--slices='2', but pod was created with '1'"),
+        ("--service-account=me@x", "--service-account='me@x', but pod was created with ''"),
+    ],
+)
+def test_what_a_tpu_cannot_become_is_refused(cloud, command, flag, message):
+    cloud("create", "--type=v4-16", "--spot")
+    before = cloud.calls()
+    rest = ("--", "--workdir=w") if command == "watch" else ()
+    _, err = cloud(command, flag, *rest, code=2)
+    assert f"{message}: leave it out, or delete pod and create it again" in err
+    assert cloud.calls() == before
+    cloud("delete", "--yes", flag)
+    cloud("create", "--type=v4-32", flag)
+
+
+def test_a_request_that_was_refused_is_not_remembered(cloud):
+    cloud.plan(refused_types=["v4-17"])
+    assert "INVALID_ARGUMENT" in cloud("create", "--type=v4-17", "--spot", code=1)[1]
+    cloud("watch", "--type=v4-17", "--attempts=1", "--", "--workdir=w", code=1)
+    assert "INVALID_ARGUMENT" in cloud("create", "--type=v4-17", code=1)[1]
+    cloud("create", "--type=v4-16")
+    assert "--spot" not in cloud.calls("queued-resources", "create")[-1]
+
+
+def test_a_secret_of_the_env_file_is_not_remembered(cloud):
+    (cloud.home / "tpu.env").write_text("TYPE=v4-16\nWANDB_API_KEY=hunter2\n")
+    cloud("create", f"--env-file={cloud.home}/tpu.env")
+    cloud("setup", f"--env-file={cloud.home}/tpu.env")
+    kept = [path for path in (cloud.home / ".local").rglob("*") if path.is_file()]
+    assert "settings" in {path.name for path in kept}
+    assert not any(b"hunter2" in path.read_bytes() for path in kept)
 
 
 # Setting up
@@ -539,7 +636,9 @@ def test_watch_goes_on_with_the_command_of_run(pod):
     ended(watching, 0)
 
 
-@pytest.mark.parametrize(("code", "others"), [(1, 1), (1, 75), (2, 2), (2, 143)])
+@pytest.mark.parametrize(
+    ("code", "others"), [(1, 1), (1, 75), (1, 137), (2, 2), (2, 143), (130, 75)]
+)
 def test_watch_does_not_repeat_what_fails_by_itself(pod, code, others):
     pod.finish(others, index=0)
     pod.finish(code, index=1)
@@ -559,9 +658,9 @@ def test_watch_starts_again_what_was_asked_to_stop(pod):
     ended(watching, 0)
 
 
-@pytest.mark.parametrize("codes", [(75, 75), (134, 75), (0, 75)])
-def test_watch_starts_again_where_workers_ask_for_it(pod, codes):
-    """75 and 134: hung, lost one another, could not save (docs/running.md)."""
+@pytest.mark.parametrize("codes", [(75, 75), (134, 75), (0, 75), (137, 75), (139, 134), (135, 0)])
+def test_watch_starts_again_where_workers_ask_for_it_or_were_killed(pod, codes):
+    """75: hung, lost one another, could not save; above 128: a signal (docs/running.md)."""
     watching = watch(pod, "--", "--workdir=w")
     eventually(lambda: pod.trained(1))
     for index, code in enumerate(codes):
@@ -569,6 +668,29 @@ def test_watch_starts_again_where_workers_ask_for_it(pod, codes):
     eventually(lambda: pod.trained(1).count("train") == 2)
     pod.finish(0)
     ended(watching, 0)
+
+
+def test_watch_recreates_with_the_settings_of_create_and_setup(cloud):
+    (cloud.cloud / "bucket" / "data").mkdir(parents=True)
+    (cloud.cloud / "bucket" / "data" / "store").write_text("tokens")
+    cloud.plan(workers=1)
+    network = ("--network=net", "--subnetwork=sub", "--service-account=me@x")
+    cloud("create", "--type=v4-8", "--runtime=mine", "--slices=2", "--spot", *network)
+    cloud("setup", "--data=gs://bucket/data")
+    cloud("run", "--", "--workdir=w")
+    watching = cloud.start("watch")
+    for node in ("pod-0", "pod-1"):
+        eventually(lambda node=node: cloud.trained(0, node))
+    cloud.preempt()
+    for node in ("pod-0", "pod-1"):
+        eventually(lambda node=node: cloud.trained(0, node))
+        store = cloud.worker(0, node) / "xlmjax" / "current" / "data" / "store"
+        assert store.read_text() == "tokens"
+    cloud.finish(0)
+    ended(watching, 0)
+    first, again = cloud.calls("queued-resources", "create")
+    assert first == again
+    assert {"--spot", "--node-count=2", "--runtime-version=mine", *network} <= set(again)
 
 
 def test_watch_sees_a_node_that_was_preempted_before_its_resource_says_so(pod):

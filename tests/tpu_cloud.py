@@ -78,11 +78,12 @@ class _State:
 
 
 def plan() -> dict[str, Any]:
-    """Return how the cloud behaves: workers a node, states of creations, failing workers, uv."""
+    """Return how the cloud behaves: workers a node, states of creations, what fails, uv."""
     path = CLOUD / "plan.json"
     return {
         "workers": 2,
         "creations": [["ACTIVE"]],
+        "refused_types": [],
         "node_states": {},
         "ssh_fails": {},
         "uv": "0.4.5",
@@ -105,6 +106,8 @@ def _create(names: list[str], flags: dict[str, str]) -> int:
     with _State() as state:
         if name in state["resources"]:
             return _fail(f"ALREADY_EXISTS: {name}")
+        if flags["accelerator-type"] in plan()["refused_types"]:
+            return _fail("INVALID_ARGUMENT: accelerator type")
         creations = plan()["creations"]
         states = creations[min(state["created"], len(creations) - 1)]
         state["created"] += 1
@@ -132,8 +135,11 @@ def _describe(names: list[str], flags: dict[str, str]) -> int:
         resource = state["resources"].get(names[0])
         if resource is None:
             return _fail(f"NOT_FOUND: Resource 'queuedResources/{names[0]}' was not found")
-        print(resource["states"][0])
+        state = resource["states"][0]
         resource["states"] = resource["states"][1:] or resource["states"]
+    if state == "UNAVAILABLE":
+        return _fail("UNAVAILABLE: The service is currently unavailable")
+    print(state)
     return 0
 
 
