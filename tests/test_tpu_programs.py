@@ -113,7 +113,7 @@ def test_train_step(topology, sizes, cfg, rows, capfd):
             assert not {words, cfg.vocab_size} & {*shape.dimensions}, product
 
     # Of the lookup activations travel, and gradients are reduced to the shards of the parameters:
-    # nothing of the size of a layer's matrix is reduced whole over fsdp, but the table of positions,
+    # nothing of the size of a layer's matrix is reduced whole over fsdp but the table of positions,
     # of which every device needs all rows.
     assert [x for x in found if x.kind == "all-to-all" and x.axes == ("fsdp",)]
     scattered = [x for x in found if x.kind == "reduce-scatter" and "fsdp" in x.axes]
