@@ -279,6 +279,25 @@ def test_a_loop_reads_the_slice_of_each_turn():
     assert memory_traffic(TRAFFIC.replace(":T(8,128)S(1)", "")) == 6 * (512 + 512 + 512)
 
 
+def test_a_slice_in_a_fusion_inside_the_fusion_is_no_more_than_it():
+    """As the tiles of the table are read in the head where the table is not split."""
+    taken = """  %slice = f32[1,8,16]{2,1,0} dynamic-slice(%p.0, %zero, %zero, %zero), dynamic_slice_sizes={1,8,16}
+  %flat = f32[8,16]{1,0} bitcast(%slice)
+"""  # noqa: E501
+    assert taken in TRAFFIC
+    inner = f"""
+%inner (p.0: f32[6,8,16]) -> f32[8,16] {{
+  %p.0 = f32[6,8,16]{{2,1,0}} parameter(0)
+  %zero = s32[] constant(0)
+{taken.replace("  %flat", "  ROOT %flat")}}}
+"""
+    call = "  %flat = f32[8,16]{1,0} fusion(%p.0), kind=kLoop, calls=%inner\n"
+    text = inner + TRAFFIC.replace(taken, call)
+    assert memory_traffic(text) == memory_traffic(TRAFFIC)
+    whole = text.replace("ROOT %flat", "%all = f32[6,8,16]{2,1,0} negate(%p.0)\n  ROOT %flat")
+    assert memory_traffic(whole) == 6 * (6 * 512 + 512)
+
+
 def test_a_copy_into_vmem_reads_the_part_it_takes():
     text = """
 ENTRY %main (a: f32[64,128]) -> f32[16,128] {

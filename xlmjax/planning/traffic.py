@@ -1,6 +1,6 @@
 """Bytes between the main memory of a device and its arithmetic, read off a compiled program."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from xlmjax.planning.compiled import Instruction, instructions
 
@@ -63,35 +63,67 @@ def _moved(instruction: Instruction, computations: _Computations) -> int:
 def _moved_by_fusion(fusion: Instruction, computations: _Computations) -> int:
     inside = computations[fusion.called[0]]
     caller = computations[fusion.computation]
-    users: dict[str, list[Instruction]] = {}  # parameter -> what reads it, itself or reshaped
-    for instruction in inside.values():
-        if instruction.opcode != "bitcast":
-            for name in {_origin(name, inside) for name in instruction.operand_names}:
-                users.setdefault(name, []).append(instruction)
     total, whole = 0, _bytes(fusion)
-    for parameter in inside.values():
-        if parameter.opcode != "parameter":
-            continue
-        given = caller.get(fusion.operand_names[int(parameter.rest.partition(")")[0])])
+    for number, parameter in _parameters(inside):
+        given = caller.get(fusion.operand_names[number])
         if given is None or not _bytes(given):
             continue
-        readers = users.get(parameter.name, [])
-        first = [_origin(x.operand_names[0], inside) == parameter.name for x in readers]
         updates = [
             reader
-            for reader, is_first in zip(readers, first, strict=True)
-            if reader.opcode == "dynamic-update-slice" and is_first
+            for reader in _readers(parameter, inside)
+            if reader.opcode == "dynamic-update-slice"
+            and _origin(reader.operand_names[0], inside) == parameter
         ]
         if updates:  # in place: neither read nor written but for the parts
             parts = sum(x.operands[1].bytes for x in updates)
             whole += 2 * parts - min(_bytes(given), whole)
-        elif readers and all(
-            x.opcode in _SLICES and is_first for x, is_first in zip(readers, first, strict=True)
-        ):
-            total += min(_bytes(given), sum(map(_size, readers)))
         else:
-            total += _bytes(given)
+            parts_read = _read(parameter, inside, computations)
+            total += _bytes(given) if parts_read is None else min(_bytes(given), parts_read)
     return total + whole
+
+
+def _read(
+    parameter: str, inside: Mapping[str, Instruction], computations: _Computations
+) -> int | None:
+    """Return the bytes of the parts that are read of a parameter, None where it is read whole."""
+    readers, total = _readers(parameter, inside), 0
+    for reader in readers:
+        places = [
+            number
+            for number, name in enumerate(reader.operand_names)
+            if _origin(name, inside) == parameter
+        ]
+        if reader.opcode in _SLICES and 0 in places:
+            total += _size(reader)
+            continue
+        if reader.opcode != "fusion" or reader.called[0] not in computations:
+            return None
+        called = computations[reader.called[0]]  # a fusion inside the fusion
+        for number, name in _parameters(called):
+            if number in places:
+                part = _read(name, called, computations)
+                if part is None:
+                    return None
+                total += part
+    return total if readers else None
+
+
+def _parameters(inside: Mapping[str, Instruction]) -> Iterator[tuple[int, str]]:
+    """Yield number and name of the parameters of a computation."""
+    for instruction in inside.values():
+        if instruction.opcode == "parameter":
+            yield int(instruction.rest.partition(")")[0]), instruction.name
+
+
+def _readers(name: str, inside: Mapping[str, Instruction]) -> list[Instruction]:
+    """Return what reads a value, itself or reshaped."""
+    return [
+        instruction
+        for instruction in inside.values()
+        if instruction.opcode != "bitcast"
+        and name in {_origin(operand, inside) for operand in instruction.operand_names}
+    ]
 
 
 def _origin(name: str, inside: Mapping[str, Instruction]) -> str:
