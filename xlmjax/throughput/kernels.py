@@ -131,7 +131,8 @@ def measure_head(experiment: Experiment, calls: int = 10, warmup: int = 2) -> It
         if tile <= 0:
             tile = cross_entropy.tile_of(group.rows * slots // batch_divisor(experiment.mesh))
         words = experiment.model.vocab_size // experiment.mesh.shape["tensor"]
-        tile = min(tile, -(-words // 2))
+        if tile >= words:
+            tile = -(-words // 2)
         for name, words in (("one product", 0), (f"tiles of {tile}", tile)):
             yield _head(experiment, group, slots, name, words, (calls, warmup))
 
