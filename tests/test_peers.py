@@ -1,7 +1,6 @@
 """A process that is lost is missed, one that has left is not."""
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -9,6 +8,7 @@ import threading
 import jax
 import pytest
 
+from tests.test_processes import free_address
 from xlmjax.parallel import distributed
 from xlmjax.parallel.peers import LEFT, PeerWatch
 
@@ -97,7 +97,7 @@ def test_looking_for_a_ring_costs_no_memory():
     code = f"""
 import resource, jax
 from xlmjax.parallel import distributed
-jax.distributed.initialize("localhost:{free_port()}", 1, 0)
+jax.distributed.initialize("{free_address()}", 1, 0)
 for count in (500, 3000):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert all(distributed.rung() is None for _ in range(count))
@@ -114,12 +114,6 @@ assert distributed.rung() == "gone"
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 3000  # KiB
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
 
 
 @pytest.mark.usefixtures("others")

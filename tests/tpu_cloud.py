@@ -135,11 +135,11 @@ def _describe(names: list[str], flags: dict[str, str]) -> int:
         resource = state["resources"].get(names[0])
         if resource is None:
             return _fail(f"NOT_FOUND: Resource 'queuedResources/{names[0]}' was not found")
-        state = resource["states"][0]
+        now = resource["states"][0]
         resource["states"] = resource["states"][1:] or resource["states"]
-    if state == "UNAVAILABLE":
+    if now == "UNAVAILABLE":
         return _fail("UNAVAILABLE: The service is currently unavailable")
-    print(state)
+    print(now)
     return 0
 
 

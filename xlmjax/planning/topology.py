@@ -1,6 +1,7 @@
 """TPU slices without TPUs: devices that only the compiler of the `libtpu` wheel knows."""
 
 import importlib.util
+import math
 import os
 import re
 
@@ -15,15 +16,9 @@ GENERATIONS: dict[str, tuple[str, dict[str, object]]] = {
     "v6e": ("v6e", {}),
     "v7x": ("tpu7x", {}),
 }
-# Largest slices, chips along each axis of the torus: of a v5e or v6e all of its pod. libtpu makes
-# up larger ones.
-_LARGEST = {
-    "v4": (16, 16, 16),
-    "v5e": (16, 16),
-    "v5p": (16, 20, 28),
-    "v6e": (16, 16),
-    "v7x": (16, 24, 24),
-}
+# Axes of the torus, and chips of a pod, which is the largest slice: libtpu makes up larger ones.
+_PODS = {"v4": (3, 4096), "v5e": (2, 256), "v5p": (3, 8960), "v6e": (2, 256), "v7x": (3, 9216)}
+_LONGEST = 16  # chips along an axis where there are two
 _NAME = re.compile(r"(?:([1-9]\d*)\*)?(\w+):(\d+(?:x\d+){1,2})")
 
 
@@ -40,13 +35,13 @@ def tpu_devices(topology: str) -> list[jax.Device]:
             f"slices as 2*GENERATION:AxB; generations: {', '.join(GENERATIONS)}"
         )
     slices, generation, shape = int(match[1] or 1), match[2], match[3]
-    sizes, largest = [int(size) for size in shape.split("x")], _LARGEST[generation]
-    if len(sizes) != len(largest) or any(
-        size > most for size, most in zip(sorted(sizes), largest, strict=True)
-    ):
+    sizes, (axes, chips) = [int(size) for size in shape.split("x")], _PODS[generation]
+    too_long = axes == 2 and max(sizes) > _LONGEST
+    if len(sizes) != axes or math.prod(sizes) > chips or too_long:
         raise ValueError(
-            f"topology {topology!r} is no slice of {generation}: it has {len(largest)} sizes, at "
-            f"most {'x'.join(map(str, largest))}; several slices are N*{generation}:..."
+            f"topology {topology!r} is no slice of {generation}: it has {axes} sizes"
+            f"{f' up to {_LONGEST}' if axes == 2 else ''}, at most {chips} chips; several slices "
+            f"are N*{generation}:..."
         )
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(

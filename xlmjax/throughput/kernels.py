@@ -133,8 +133,8 @@ def measure_head(experiment: Experiment, calls: int = 10, warmup: int = 2) -> It
         words = experiment.model.vocab_size // experiment.mesh.shape["tensor"]
         if tile >= words:
             tile = -(-words // 2)
-        for name, words in (("one product", 0), (f"tiles of {tile}", tile)):
-            yield _head(experiment, group, slots, name, words, (calls, warmup))
+        for name, size in (("one product", 0), (f"tiles of {tile}", tile)):
+            yield _head(experiment, group, slots, name, size, (calls, warmup))
 
 
 def _head(
