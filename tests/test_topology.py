@@ -17,9 +17,7 @@ def test_a_name_that_is_none_is_refused_with_the_spelling(name):
 
 @pytest.mark.parametrize("name", ["v5e:32x32", "v5e:32x8", "v6e:4x4x4", "v5p:4x4", "2*v4:16x16x20"])
 def test_a_slice_that_nobody_rents_is_refused(name):
-    with pytest.raises(
-        ValueError, match=r"is no slice of v\w+: .*, at most \d+ chips"
-    ):
+    with pytest.raises(ValueError, match=r"is no slice of v\w+: .*, at most \d+ chips"):
         topology.tpu_devices(name)
 
 
