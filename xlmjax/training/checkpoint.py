@@ -444,8 +444,8 @@ def read_arrays(place: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
     wanted = leaves | {name: leaves[name].update(sharding=one) for name, one in readers.items()}
     here = {name: leaf for name, leaf in wanted.items() if leaf.sharding.addressable_devices}
     arrays = _together(lambda: _read(place, here))
-    for name in readers:
-        arrays[name] = replicas.spread(arrays.pop(name, None), leaves[name])
+    for name in readers:  # one at a time: many in flight take memory, and on CPUs all threads
+        arrays[name] = jax.block_until_ready(replicas.spread(arrays.pop(name, None), leaves[name]))
     return nest(arrays)
 
 
