@@ -3,21 +3,26 @@
     uv run xlmjax prepare --config=wiki15:root=DATA
     UV_FIND_LINKS=... uv run --group parity python benchmarks/mixture_vs_hf.py \\
         --config=wiki15:root=DATA --rounds 7
+    python benchmarks/mixture_vs_hf.py --config=wiki15:root=DATA --model body --dtype bfloat16 \\
+        --config.vocab.size=50000                                                  # on a GPU
 
-Every step trains on the same sentences and pairs on both sides: those of one global batch of the
+Every step trains on the same sentences and pairs on all sides: those of one global batch of the
 mixture. Ours reads them as packed, isolated rows; Hugging Face as one example a row, padded to the
 longest of the batch, in the order of the data or grouped by length over several batches (the
-Trainer's `group_by_length`), with the masked head gathered. Forward, backward, clipping at norm 5
-and Adam in float32, dropout 0.1 everywhere. Counted are real tokens, delimiters included.
+Trainer's `group_by_length`), or as our rows under a mask of blocks, with the masked head gathered.
+Forward, backward, clipping at norm 5 and Adam, dropout 0.1 everywhere; in bfloat16 theirs is
+torch's autocast. Counted are real tokens, delimiters included.
 """
 
 import argparse
+import itertools
 import os
 import sys
 from collections.abc import Iterator
 
 import numpy as np
 import turns
+from train_step_vs_hf import SIZES, xlm_r
 
 from xlmjax.cli import with_kept_memory
 from xlmjax.configuration import load_config
@@ -27,20 +32,23 @@ from xlmjax.data.vocabulary import Vocabulary
 TITLES = {
     "padded": "HF XLM-R, gathered head, padded",
     "grouped": "HF XLM-R, gathered head, padded, grouped by length",
+    "blocks": "HF XLM-R, gathered head, packed, masked by blocks",
     "packed": "xlmjax, packed",
 }
-SIDES = {"hf": ("padded", "grouped"), "ours": ("packed",)}
-WIDTH, LAYERS, HEADS, ROWS, LENGTH = 256, 6, 8, 32, 128  # model A of docs/performance.md
+SIDES = {"hf": ("padded", "grouped", "blocks"), "ours": ("packed",)}
 GROUPED_BATCHES = 8
 RATE = 0.15
 
 
-def configure(name: str):
+def configure(arguments: argparse.Namespace):
     """Return the config with the model and the rows of the benchmark."""
-    config = load_config(name)
-    config.model.embed_dim, config.model.num_layers, config.model.num_heads = WIDTH, LAYERS, HEADS
-    config.model.dtype, config.optimizer.name = "float32", "adamw"
-    config.train.rows, config.train.length = ROWS, LENGTH
+    size = SIZES[arguments.model]
+    config = load_config(arguments.config, arguments.overrides)
+    config.model.embed_dim, config.model.num_layers = size.embed_dim, size.num_layers
+    config.model.num_heads, config.model.dtype = size.num_heads, arguments.dtype
+    config.model.max_positions = max(size.length, 512)
+    config.optimizer.name = "adamw"
+    config.train.rows, config.train.length = size.rows, size.length
     config.data.layout.text = "pack"  # so that both sides see whole sentences
     return config
 
@@ -64,10 +72,11 @@ def segments(group: Group, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-def padded_batches(
-    group: Group, grouped: bool, pad: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield tokens, positions and mask [n, longest], of about as many examples as ours each."""
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # tokens, positions, segments [n, length]
+
+
+def padded_batches(group: Group, grouped: bool, pad: int) -> Iterator[Rows]:
+    """Yield an example a row, as long as the longest: about as many examples as ours each."""
     step = 0
     while True:
         count = GROUPED_BATCHES if grouped else 1
@@ -82,63 +91,74 @@ def padded_batches(
             part = [item for item, own in zip(examples, owner, strict=True) if own == number]
             shape = (len(part), max(len(tokens) for tokens, _ in part))
             tokens, positions = np.full(shape, pad), np.zeros(shape, int)
-            real = np.zeros(shape, bool)
+            real = np.zeros(shape, int)
             for row, (words, places) in enumerate(part):
                 tokens[row, : len(words)] = words
                 positions[row, : len(words)] = places
-                real[row, : len(words)] = True
+                real[row, : len(words)] = 1
             yield tokens, positions, real
 
 
-def hf_steps(config) -> dict[str, turns.Step]:
+def packed_batches(group: Group) -> Iterator[Rows]:
+    """Yield our own rows."""
+    for first in itertools.count(0, group.rows):
+        batch = group.mixture.fill(np.arange(first, first + group.rows))
+        yield batch["tokens"].astype(int), batch["positions"].astype(int), batch["segment_ids"]
+
+
+def hf_steps(arguments: argparse.Namespace) -> dict[str, turns.Step]:
     """Return a training step for each way of batching."""
     import torch
-    from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
+    size = SIZES[arguments.model]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    autocast = torch.autocast(device.type, torch.bfloat16, arguments.dtype == "bfloat16")
     torch.set_num_threads(os.cpu_count() or 1)
-    vocabulary, group = open_data(config)
+    torch.set_float32_matmul_precision("high")  # as JAX does on GPUs
+    vocabulary, group = open_data(configure(arguments))
 
     def step_of(name: str) -> turns.Step:
-        model = XLMRobertaForMaskedLM(
-            XLMRobertaConfig(
-                vocab_size=vocabulary.size,
-                hidden_size=WIDTH,
-                num_hidden_layers=LAYERS,
-                num_attention_heads=HEADS,
-                intermediate_size=4 * WIDTH,
-                max_position_embeddings=LENGTH + 2,
-                type_vocab_size=1,
-                pad_token_id=vocabulary.pad,
-            )
-        ).train()
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-        batches = padded_batches(group, name == "grouped", vocabulary.pad)
+        model = xlm_r(size, vocabulary.size, vocabulary.pad).train().to(device)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=device.type == "cuda")
+        batches = (
+            packed_batches(group)
+            if name == "blocks"
+            else padded_batches(group, name == "grouped", vocabulary.pad)
+        )
         random = np.random.default_rng(0)
 
         def step() -> float:
-            tokens, positions, real = next(batches)
+            tokens, positions, owners = next(batches)
+            real = owners > 0
             targets = np.flatnonzero(real & (random.random(real.shape) < RATE))
             inputs = tokens.copy()
             inputs.reshape(-1)[targets] = vocabulary.mask
+            mask = torch.tensor(owners, device=device)
+            if name == "blocks":  # [rows, 1, queries, keys]
+                mask = mask[:, None, :, None] == mask[:, None, None, :]
             optimizer.zero_grad(set_to_none=True)
-            hidden = model.roberta(
-                input_ids=torch.tensor(inputs),
-                attention_mask=torch.tensor(real.astype(int)),
-                position_ids=torch.tensor(positions),
-            )[0]
-            logits = model.lm_head(hidden.reshape(-1, WIDTH)[torch.tensor(targets)])
-            labels = torch.tensor(tokens.reshape(-1)[targets])
-            torch.nn.functional.cross_entropy(logits, labels).backward()
+            with autocast:
+                hidden = model.roberta(
+                    input_ids=torch.tensor(inputs, device=device),
+                    attention_mask=mask,
+                    position_ids=torch.tensor(positions, device=device),
+                )[0]
+                chosen = torch.tensor(targets, device=device)
+                logits = model.lm_head(hidden.reshape(-1, size.embed_dim)[chosen])
+                labels = torch.tensor(tokens.reshape(-1)[targets], device=device)
+                loss = torch.nn.functional.cross_entropy(logits, labels)
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
+            loss.item()  # waits for the step
             return float(real.sum())
 
         return step
 
-    return {name: step_of(name) for name in SIDES["hf"]}
+    return {name: step_of(name) for name in arguments.contenders}
 
 
-def our_steps(config) -> dict[str, turns.Step]:
+def our_steps(arguments: argparse.Namespace) -> dict[str, turns.Step]:
     """Return the training step that `xlmjax train` runs, on batches made as it goes."""
     import jax
 
@@ -146,6 +166,7 @@ def our_steps(config) -> dict[str, turns.Step]:
     from xlmjax.experiment import build_experiment, make_groups, make_train_step, start_jax
     from xlmjax.parallel.partition import batch_sharding
 
+    config = configure(arguments)
     start_jax(config)
     experiment = build_experiment(config)
     jax.set_mesh(experiment.mesh)
@@ -169,17 +190,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", default="wiki15")
-    parser.add_argument("--contenders", nargs="+", choices=[*TITLES], default=[*TITLES])
+    parser.add_argument("--model", choices=sorted(SIZES), default="A")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    default = ["padded", "grouped", "packed"]
+    parser.add_argument("--contenders", nargs="+", choices=[*TITLES], default=default)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3, help="steps a contender and round")
     parser.add_argument("--hf-python", default=sys.executable)
     parser.add_argument("--ours-python", default=sys.executable)
     parser.add_argument("--serve", choices=sorted(SIDES), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments, arguments.overrides = parser.parse_known_args()
     if arguments.serve:
-        config = configure(arguments.config)
-        turns.serve((hf_steps if arguments.serve == "hf" else our_steps)(config))
+        turns.serve((hf_steps if arguments.serve == "hf" else our_steps)(arguments))
         return
+    configure(arguments)  # what it does not know is told before anything is started
     pythons = {"hf": arguments.hf_python, "ours": arguments.ours_python}
     workers = {}
     for side, names in SIDES.items():
@@ -187,9 +211,12 @@ def main() -> None:
         if not names:
             continue
         command = [pythons[side], os.path.abspath(__file__), f"--config={arguments.config}"]
+        command += [f"--model={arguments.model}", f"--dtype={arguments.dtype}"]
+        command += [*arguments.overrides, "--serve", side, "--contenders", *names]
         # As each is used: Hugging Face as it is, ours as the `xlmjax` command starts itself.
-        environment = with_kept_memory(os.environ) if side == "ours" else os.environ
-        worker = turns.Worker([*command, "--serve", side], environment)
+        environment = with_kept_memory(os.environ) if side == "ours" else dict(os.environ)
+        environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # a GPU's memory is shared
+        worker = turns.Worker(command, environment)
         workers.update(dict.fromkeys(names, worker))
     speeds = turns.measure(workers, arguments.rounds, arguments.steps)
     reference = "grouped" if "grouped" in workers else arguments.contenders[0]

@@ -91,10 +91,29 @@ def rows_of_tokens(size: Size, stores: pathlib.Path | None) -> np.ndarray:
     return batch[TOKENS].astype(np.int64)
 
 
+def xlm_r(size: Size, vocab_size: int, pad: int, attention_dropout: float = DROPOUT):
+    """Return Hugging Face's XLM-R of a size, with random parameters."""
+    from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
+
+    config = XLMRobertaConfig(
+        vocab_size=vocab_size,
+        hidden_size=size.embed_dim,
+        num_hidden_layers=size.num_layers,
+        num_attention_heads=size.num_heads,
+        intermediate_size=4 * size.embed_dim,
+        hidden_dropout_prob=DROPOUT,
+        attention_probs_dropout_prob=attention_dropout,
+        max_position_embeddings=size.length + pad + 1,  # its positions begin behind that
+        type_vocab_size=1,
+        pad_token_id=pad,
+    )
+    return XLMRobertaForMaskedLM(config)
+
+
 def hf_steps(arguments: argparse.Namespace, names: list[str]) -> dict[str, turns.Step]:
     """Return a train step of each Hugging Face contender."""
     import torch
-    from transformers import XLMConfig, XLMRobertaConfig, XLMRobertaForMaskedLM, XLMWithLMHeadModel
+    from transformers import XLMConfig, XLMWithLMHeadModel
 
     size = SIZES[arguments.model]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -129,21 +148,7 @@ def hf_steps(arguments: argparse.Namespace, names: list[str]) -> dict[str, turns
                 mask_index=MASK,
             )
             return XLMWithLMHeadModel(config)
-        config = XLMRobertaConfig(
-            vocab_size=size.vocab_size,
-            hidden_size=size.embed_dim,
-            num_hidden_layers=size.num_layers,
-            num_attention_heads=size.num_heads,
-            intermediate_size=4 * size.embed_dim,
-            hidden_dropout_prob=DROPOUT,
-            attention_probs_dropout_prob=arguments.attention_dropout,
-            max_position_embeddings=size.length + PAD + 1,
-            type_vocab_size=1,
-            pad_token_id=PAD,
-            bos_token_id=0,
-            eos_token_id=EOS,
-        )
-        return XLMRobertaForMaskedLM(config)
+        return xlm_r(size, size.vocab_size, PAD, arguments.attention_dropout)
 
     def step_of(name: str) -> turns.Step:
         model = model_of(name).train().to(device)
