@@ -347,6 +347,11 @@ def test_a_damaged_safetensors_file_is_refused(tmp_path):
     path.write_bytes(content[:7])
     with pytest.raises(ValueError, match="not a safetensors file"):
         read_safetensors(path)
+    for entry in (b"{}", b"7", b'{"dtype":"F32","shape":[2],"data_offsets":[0]}'):
+        header = b'{"a":' + entry + b"}"
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        with pytest.raises(ValueError, match=r"model.safetensors: a has no dtype, shape and two"):
+            read_safetensors(path)
 
 
 class Harm:
@@ -370,11 +375,49 @@ def test_a_pickle_that_would_run_code_is_refused_by_name(layout, tmp_path):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("x/data.pkl", harm)
     else:
-        before = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
-        path.write_bytes(b"".join(pickle.dumps(x, protocol=2) for x in before) + harm)
+        write_old_layout(path, harm)
     with pytest.raises(ValueError, match=r"x.pth: refused, .*asks for (posix|nt|os).mkdir"):
         read_torch(path)
     assert not (tmp_path / "harmed").exists()
+
+
+def write_old_layout(path, content):
+    before = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+    path.write_bytes(b"".join(pickle.dumps(x, protocol=2) for x in before) + content)
+
+
+@pytest.mark.parametrize("name", [b"torch._utils\n_rebuild_parameter", b"torch\nFloatStorage"])
+def test_a_pickle_cannot_change_what_it_may_name(name, tmp_path):
+    path = tmp_path / "x.pth"
+    # GLOBAL, then BUILD with {"hello": "a"}: it would stay for the rest of the process.
+    write_old_layout(path, b"\x80\x02c" + name + b"\n}U\x05helloU\x01asb.")
+    with pytest.raises(ValueError, match=r"x.pth: not a file of torch.save, or damaged"):
+        read_torch(path)
+    for value in torch_files._ADMITTED.values():
+        assert not hasattr(value, "hello")
+
+
+def test_a_damaged_file_of_torch_is_told_by_name(tmp_path):
+    """One byte anywhere: it is read as something, or refused in a sentence with its name."""
+    content = pickle.dumps({"params": {"emb_dim": 24, "mask_scores": np.ones(5)}}, protocol=2)
+    whole = {"zip": tmp_path / "zip.pth", "old": tmp_path / "old.pth"}
+    with zipfile.ZipFile(whole["zip"], "w") as archive:
+        archive.writestr("x/data.pkl", content)
+    write_old_layout(whole["old"], content + pickle.dumps([], protocol=2))
+    messages = []
+    for path in whole.values():
+        good = path.read_bytes()
+        assert read_torch(path)["params"]["emb_dim"] == 24
+        for place in range(len(good)):
+            for byte in (0x00, 0xFF, good[place] ^ 0x01):
+                path.write_bytes(good[:place] + bytes([byte]) + good[place + 1 :])
+                try:
+                    read_torch(path)
+                except ValueError as error:
+                    messages.append(str(error))
+        assert all(str(path) in message for message in messages)
+        assert len(messages) > 100
+        messages.clear()
 
 
 def test_arrays_of_numpy_among_the_options_of_a_file_are_passed_over(tmp_path):

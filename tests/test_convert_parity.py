@@ -6,6 +6,7 @@ import itertools
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -19,12 +20,14 @@ from tests.convert_helpers import (
 )
 from tests.model_helpers import text
 from tests.small_run import _vocabulary
+from xlmjax import cli, conversion
 from xlmjax.configuration import load_config
-from xlmjax.conversion import compare, export_model, import_model
+from xlmjax.conversion import compare, export_model, import_model, write_folder
 from xlmjax.data.bpe_vocabulary import SPECIALS
 from xlmjax.data.vocabulary import SentencePieceVocabulary
+from xlmjax.experiment import build_experiment, load_trained
 from xlmjax.interop import tokenizers
-from xlmjax.interop.parity import compare_tokenizers
+from xlmjax.interop.parity import Parity, compare_tokenizers
 from xlmjax.interop.safetensors import read_safetensors
 from xlmjax.languages import LANGUAGES
 from xlmjax.training.state import named_leaves
@@ -145,6 +148,11 @@ def test_a_model_of_transformers_comes_back_bit_for_bit_with_equal_logits(name, 
         if key in unused:
             continue
         np.testing.assert_array_equal(array.open(), after[key].open(), err_msg=key)
+    if name.startswith("xlm-r"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
+        vocabulary = load_trained(saved, tmp_path / "run")[0].vocabulary
+        assert tokenizer("bana").input_ids == [0, *vocabulary.encode("bana"), 2]
+        assert tokenizer.mask_token_id == vocabulary.mask
     again = type(theirs).from_pretrained(tmp_path / "back").eval()
     np.testing.assert_array_equal(
         their_logits(again, batch, list(report.languages), codes), expected
@@ -329,6 +337,61 @@ def test_a_body_alone_is_read_and_its_head_is_new(tmp_path):
     assert parity.hidden_states < 1e-5
     assert parity.logits is None  # each head is a random one
     assert "logits not compared, since the source has no head" in str(parity)
+
+
+def test_a_published_folder_of_an_xl_has_a_tokenizer_to_compare_with(tmp_path):
+    """It has a SentencePiece model alone, of which AutoTokenizer makes nothing for an XL."""
+    make("xlm-r-xl", tmp_path / "hf")
+    experiment, model, report = import_model(config(), tmp_path / "hf", tmp_path / "run")
+    report = compare(experiment, model, report, [("en", "bana gela")])
+    assert report.parity.hidden_states < 1e-5
+    assert (report.tokenisation.lines, report.tokenisation.different) == (1, 0)
+
+
+def test_an_xlm_r_with_another_vocabulary_leaves_with_its_positions_moved(tmp_path):
+    """Theirs begin behind the id of padding, which the new vocabulary has elsewhere."""
+    make("xlm-r", tmp_path / "hf")
+    import_model(config(), tmp_path / "hf", tmp_path / "run")
+    new = config()
+    new.update(load_config(str(tmp_path / "run" / "config.json")))
+    (tmp_path / "new.model").write_bytes(_vocabulary())
+    new.data.vocabulary = str(tmp_path / "new.model")
+    experiment = build_experiment(new)
+    assert experiment.model.position_offset != experiment.model.pad_id + 1
+    with jax.set_mesh(experiment.mesh):
+        model = experiment.spec.create(jax.random.key(0)).model
+    write_folder(experiment, model, tmp_path / "out")
+    batch = rows(model.cfg)
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out").eval()
+    expected = their_logits(theirs, batch, [], {})
+    real = batch["segment_ids"] != 0
+    found = model.logits(model.encode(*text(batch)))
+    np.testing.assert_allclose(found[real], expected[real], atol=1e-5)
+    assert theirs.config.max_position_embeddings == model.cfg.max_positions + model.cfg.pad_id + 1
+    _, again, _ = import_model(
+        config(), tmp_path / "out", tmp_path / "again", vocabulary=str(tmp_path / "new.model")
+    )
+    np.testing.assert_allclose(again.logits(again.encode(*text(batch))), found, atol=1e-6)
+
+
+def test_languages_that_contradict_a_source_are_refused(tmp_path):
+    make("xlm", tmp_path / "hf")
+    with pytest.raises(ValueError, match=r"--languages: en has id 0 in it and 1 in .*hf"):
+        import_model(config(), tmp_path / "hf", tmp_path / "r", language_codes=("en", "fr", "sw"))
+    with pytest.raises(ValueError, match=r"--codes and --cased are for \.pth files"):
+        import_model(config(), tmp_path / "hf", tmp_path / "r", codes="x")
+    assert not (tmp_path / "r").exists()
+
+
+def test_what_is_another_model_ends_with_an_error(tmp_path, monkeypatch, capsys):
+    make("xlm", tmp_path / "hf")
+    monkeypatch.setattr(
+        conversion, "compare_models", lambda *_: Parity(hidden_states=3.7, logits=9.0)
+    )
+    command = ["convert", f"--source={tmp_path / 'hf'}", f"--workdir={tmp_path / 'r'}"]
+    with pytest.raises(SystemExit, match="so it is another model: do not use"):
+        cli.main(command)
+    assert "hidden states within 3.7e+00" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["xlm", "xlm-r", "ours"])

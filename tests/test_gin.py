@@ -41,6 +41,12 @@ def test_the_command_line_wins_over_files_and_plain_overrides_over_gin(gin_file)
     assert (config.train.num_steps, config.train.length, config.train.rows) == (9, 32, 4)
 
 
+def test_the_flags_of_gin_itself_may_have_a_space_before_their_value(gin_file):
+    given = ["--gin_file", str(gin_file), "--gin_bindings", "train.rows = 4"]
+    config = load_config("base", [*given, "--gin_bindings=train.length = 32"])
+    assert (config.train.num_steps, config.train.rows, config.train.length) == (7, 4, 32)
+
+
 def test_both_spellings_give_one_config():
     plain = ["--config.data.mixing.alpha=0.5", "--config.data.verify=False"]
     gin = ["--gin.data.mixing.alpha=0.5", "--gin.data.verify=False"]
@@ -59,7 +65,8 @@ def test_both_spellings_give_one_config():
         ("--gin.train=4", "train = 4 is a macro that no field uses"),
         ("--gin_file=nowhere.gin", "no such file 'nowhere.gin'"),
         ("--gin_fil=x", "unknown argument '--gin_fil=x'"),
-        ("--gin_file", "--gin_file has no value; write --gin_file=FILE"),
+        ("--gin_file", "--gin_file has no value"),
+        ("--gin_bindings", "--gin_bindings has no value"),
     ],
 )
 def test_wrong_bindings_are_refused_in_one_sentence(given, message, capsys):
@@ -73,6 +80,7 @@ def test_wrong_bindings_are_refused_in_one_sentence(given, message, capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("train.num_steps = (1", "not gin"),
         ("from t5x import utils", "run.gin:3: import t5x.utils: nothing needs importing"),
         ("train.rows 4", "run.gin:3: not gin"),
         ('include "missing.gin"', "run.gin:3: no such file 'missing.gin'"),

@@ -198,7 +198,10 @@ def test_losses_and_evaluations_do_not_depend_on_the_processes(folder, tmp_path)
             )
             assert other == pytest.approx(one, rel=1e-4)
     names = {path.name for path in (tmp_path / "4").iterdir()}
-    assert names == {"checkpoints", "config.json", "eval", "goodput.jsonl", "metrics.jsonl"}
+    assert names == {
+        *("checkpoints", "config.json", "eval", "goodput.jsonl", "metrics.jsonl"),
+        "vocabulary.model",
+    }
 
 
 def test_translations_do_not_depend_on_the_processes(folder, tmp_path):

@@ -1,5 +1,8 @@
 """`xlmjax.load(workdir)`: the three lines of a notebook."""
 
+import json
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -36,6 +39,19 @@ def test_vectors_are_those_of_the_embedder(folder, trained):
     texts = ["bana kora", "ba"]
     expected = Embedder.load(small_config(folder), folder / "run").embed(texts, ["en", "fr"])
     np.testing.assert_array_equal(trained.embed(texts, ["en", "fr"]), expected)
+
+
+def test_a_workdir_can_be_moved_and_used_from_anywhere(folder, trained, tmp_path, monkeypatch):
+    shutil.copytree(folder / "run", tmp_path / "moved")
+    content = json.loads((tmp_path / "moved" / "config.json").read_text())
+    content["config"]["data"]["vocabulary"] = "runs/v.model"  # of the folder where it was made
+    (tmp_path / "moved" / "config.json").write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    moved = xlmjax.load("moved")
+    np.testing.assert_array_equal(moved.embed(["bana"], "en"), trained.embed(["bana"], "en"))
+    (tmp_path / "moved" / "vocabulary.model").unlink()
+    with pytest.raises(ValueError, match=rf"runs/v.model: no such file.* holds in {tmp_path}"):
+        xlmjax.load("moved")
 
 
 def test_masks_are_filled_with_the_likeliest_pieces(trained):

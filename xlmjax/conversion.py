@@ -103,8 +103,7 @@ def import_model(
     notes += more
     start_jax(config)
     workdir.mkdir(parents=True, exist_ok=True)
-    suffix = ".json" if words.model.startswith(b"{") else ".model"
-    place = workdir / f"vocabulary{suffix}"
+    place = workdir / words.kept_file
     place.write_bytes(words.model)
     config = _run_config(config, found, fields, chosen, place)
     experiment = build_experiment(config)
@@ -256,6 +255,12 @@ def peak_memory() -> int:
 def _languages(source: Source, given: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return codes of the languages in the order of the source's ids, and notes."""
     codes = list(given) or source.languages
+    for index, code in enumerate(given):
+        if code in source.languages and source.languages.index(code) != index:
+            raise ValueError(
+                f"--languages: {code} has id {index} in it and {source.languages.index(code)} in "
+                f"{source.where}; leave --languages out, or name what the source does"
+            )
     known = [code for code in codes if code in {language.code for language in languages.LANGUAGES}]
     if not source.num_languages:
         strangers = [code for code in codes if code not in known]
@@ -287,6 +292,11 @@ def _vocabulary(
             )
         return found, []
     if source.path.is_dir():
+        if codes or not fold:
+            raise ValueError(
+                f"--codes and --cased are for .pth files: {source.path} is a folder, whose "
+                "tokenizer's files are read"
+            )
         return read_vocabulary(source.path, size)
     if source.dictionary is None or not codes:
         raise ValueError(

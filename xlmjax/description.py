@@ -100,7 +100,8 @@ def write_description(
 ) -> None:
     """Write config.json: resolved config, versions, mesh, mixtures, and a table of the parameters.
 
-    A run that goes on from step n writes config-n.json beside it.
+    A run that goes on from step n writes config-n.json beside it. A copy of the vocabulary makes
+    the workdir usable from anywhere (`experiment.kept_vocabulary`).
     """
     axes = parameter_axes(experiment.spec.abstract.model)
     parameters = {
@@ -129,6 +130,9 @@ def write_description(
     with writing(path):
         workdir.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+        copy = workdir / experiment.vocabulary.kept_file
+        if not copy.exists():
+            copy.write_bytes(experiment.vocabulary.model)
 
 
 def commit() -> str:

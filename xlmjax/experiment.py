@@ -17,7 +17,7 @@ from xlmjax.configuration import load_config
 from xlmjax.data.layout import layout_field
 from xlmjax.data.mixture import Group as DataGroup
 from xlmjax.data.mixture import length_of
-from xlmjax.data.vocabulary import Vocabulary
+from xlmjax.data.vocabulary import KEPT_FILES, Vocabulary
 from xlmjax.evaluation import Context
 from xlmjax.models.config import ModelConfig
 from xlmjax.models.seq2seq import EncoderDecoder
@@ -165,12 +165,26 @@ def load_trained(
     """
     config = load_config(config) if isinstance(config, str) else config
     start_jax(config)
-    experiment = build_experiment(config)
+    experiment = build_experiment(config, vocabulary=kept_vocabulary(config, workdir))
     count = CheckpointConfig.from_config(config.checkpoint).average
     place = trained_checkpoint(workdir, step)
     with jax.set_mesh(experiment.mesh):
         model = restore_average(place, experiment.spec, experiment.identity, count)
     return experiment, model
+
+
+def kept_vocabulary(config: ConfigDict, workdir: epath.PathLike) -> Vocabulary | None:
+    """Return a workdir's own copy where the config's file is not to be found from here, else None.
+
+    So workdirs can be moved, and used from any folder; checkpoints know which vocabulary they need.
+    """
+    if pathlib.Path(config.data.vocabulary).is_file():
+        return None
+    for name in KEPT_FILES:
+        path = epath.Path(workdir) / name
+        if path.exists():
+            return Vocabulary.from_bytes(path.read_bytes(), str(path))
+    return None
 
 
 def trained_checkpoint(

@@ -6,12 +6,14 @@ configurable but fields, so imports, scopes and @references are errors.
 """
 
 import pathlib
+import tokenize
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from gin import config_parser
 
 FILE_FLAG, BINDING_FLAG = "--gin_file=", "--gin."
+LONG_BINDING_FLAG = "--gin_bindings="  # gin's own flag, for which t5x has the short one
 
 
 class _Macro(NamedTuple):
@@ -34,8 +36,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
     As with t5x, bindings of the command line win over those of files, later ones over earlier
     ones, and macros take their last value. Raises `ValueError` naming file and line.
     """
-    if FILE_FLAG.rstrip("=") in arguments:
-        raise ValueError(f"--gin_file has no value; write {FILE_FLAG}FILE")
+    arguments = list(_joined(arguments))
     files = [a.removeprefix(FILE_FLAG) for a in arguments if a.startswith(FILE_FLAG)]
     bindings = [a.removeprefix(BINDING_FLAG) for a in arguments if a.startswith(BINDING_FLAG)]
     others = [a for a in arguments if not a.startswith((FILE_FLAG, BINDING_FLAG))]
@@ -57,6 +58,20 @@ def expand(arguments: Sequence[str]) -> list[str]:
             "spelled SECTION.FIELD"
         )
     return expanded + others
+
+
+def _joined(arguments: Sequence[str]) -> Iterator[str]:
+    """Yield arguments in one spelling: `--gin_file FILE` as `--gin_file=FILE`, and so on."""
+    rest = iter(arguments)
+    for argument in rest:
+        if argument + "=" in (FILE_FLAG, LONG_BINDING_FLAG):
+            value = next(rest, None)
+            if value is None:
+                raise ValueError(f"{argument} has no value; see docs/gin.md")
+            argument += f"={value}"
+        if argument.startswith(LONG_BINDING_FLAG):
+            argument = BINDING_FLAG + argument.removeprefix(LONG_BINDING_FLAG)
+        yield argument
 
 
 def _read_file(
@@ -93,9 +108,10 @@ def _parse(
                         f"{line}: import {module}: nothing needs importing, the fields are those "
                         "of configs/base.py; remove the line"
                     )
-    except SyntaxError as error:
+    except (SyntaxError, tokenize.TokenError) as error:
+        number = error.lineno if isinstance(error, SyntaxError) else error.args[1][0]
         raise ValueError(
-            f"{where}:{error.lineno or 1}: not gin; write SECTION.FIELD = VALUE, where VALUE is a "
+            f"{where}:{number or 1}: not gin; write SECTION.FIELD = VALUE, where VALUE is a "
             "Python literal or a %MACRO and text has quotes"
         ) from None
 

@@ -70,6 +70,11 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
             report = compare(experiment, model, report, lines, args.parity == "always")
             report.write(pathlib.Path(args.workdir))
     print("\n".join(report.lines()))
+    if report.parity is not None and not report.parity.is_met:
+        raise SystemExit(
+            "xlmjax convert: that is more than rounding, so it is another model: do not use "
+            f"{args.workdir}; look at --languages and at the source's config.json"
+        )
 
 
 def _lines(path: str) -> list[tuple[str, str]]:

@@ -57,13 +57,18 @@ def score(config: ConfigDict, workdir: epath.PathLike, step: int = -1, quiet: bo
     import jax
 
     from xlmjax.evaluation import make_evaluators
-    from xlmjax.experiment import build_experiment, start_jax, trained_checkpoint
+    from xlmjax.experiment import (
+        build_experiment,
+        kept_vocabulary,
+        start_jax,
+        trained_checkpoint,
+    )
     from xlmjax.parallel.distributed import is_main
     from xlmjax.training.averaging import checkpoints_to_average, restore_average
     from xlmjax.training.checkpoint import CheckpointConfig
 
     start_jax(config, workdir)
-    experiment = build_experiment(config)
+    experiment = build_experiment(config, vocabulary=kept_vocabulary(config, workdir))
     count = CheckpointConfig.from_config(config.checkpoint).average
     place = trained_checkpoint(workdir, step, "--workdir")
     averaged = [int(one.name) for one in checkpoints_to_average(place, count)] if count > 1 else []

@@ -16,6 +16,7 @@ import sentencepiece
 BOS, EOS, PAD, UNK, MASK = "<s>", "</s>", "<pad>", "<unk>", "<mask>"
 _SPACE = "\u2581"  # what SentencePiece writes for the space before a word
 SPECIAL_PIECES = (BOS, EOS, PAD, UNK, MASK)
+KEPT_FILES = ("vocabulary.model", "vocabulary.json")  # in workdirs: of SentencePiece, of a BPE
 
 
 class Vocabulary(abc.ABC):
@@ -43,18 +44,27 @@ class Vocabulary(abc.ABC):
 
         `field` is what errors about a missing file call it.
         """
-        from xlmjax.data.bpe_vocabulary import BpeVocabulary
-
         file = pathlib.Path(path)
         if not file.is_file():
             raise ValueError(
-                f"{field}={path}: no such file; train one with `xlmjax vocab` or name an "
-                "existing SentencePiece model"
+                f"{field}={path}: no such file; train one with `xlmjax vocab`, or name an existing "
+                f"one, by a path that holds in {pathlib.Path.cwd()}"
             )
-        content = file.read_bytes()
+        return Vocabulary.from_bytes(file.read_bytes(), str(path))
+
+    @staticmethod
+    def from_bytes(content: bytes, path: str) -> "Vocabulary":
+        """Return the vocabulary of a file's content; `path` only serves the messages."""
+        from xlmjax.data.bpe_vocabulary import BpeVocabulary
+
         # SentencePiece models are protocol buffers, which do not begin with a brace.
         kind = BpeVocabulary if content.startswith(b"{") else SentencePieceVocabulary
-        return kind(content, str(path))
+        return kind(content, path)
+
+    @property
+    def kept_file(self) -> str:
+        """The name of its copy in a workdir."""
+        return KEPT_FILES[self.model.startswith(b"{")]
 
     @property
     @abc.abstractmethod

@@ -94,7 +94,7 @@ class Format:
         """Return their configuration of a model of ours; see `misfits` for whether it has one."""
         found = {field.theirs: field.write(getattr(cfg, n)) for n, field in self.fields.items()}
         if self.positions_begin_after_pad:
-            found[self.fields["max_positions"].theirs] += cfg.position_offset
+            found[self.fields["max_positions"].theirs] += cfg.pad_id + 1
         return {
             "architectures": [self.architecture],
             "model_type": self.model_type,
@@ -114,8 +114,6 @@ class Format:
         for name, field in self.fields.items():
             if field.values and getattr(cfg, name) not in [ours for _, ours in field.values]:
                 wrong.append(f"model.{name}={getattr(cfg, name)!r}")
-        if self.positions_begin_after_pad and cfg.position_offset != cfg.pad_id + 1:
-            wrong.append(f"model.position_offset={cfg.position_offset} (it has pad id + 1)")
         if self.model_type == "xlm" and cfg.mlp_dim != 4 * cfg.embed_dim:
             wrong.append(f"model.mlp_dim={cfg.mlp_dim} (it has 4 * embed_dim)")
         if cfg.lora_rank:

@@ -43,20 +43,25 @@ def read_safetensors(path: pathlib.Path) -> dict[str, StoredArray]:
         if not 0 < length <= min(_LONGEST_HEADER, size - 8):
             raise ValueError(f"{path}: not a safetensors file, or cut off: fetch it again")
         try:
-            header: dict[str, Any] = json.loads(file.read(length))
-        except ValueError as error:
-            raise ValueError(f"{path}: its header is not JSON ({error}): fetch it again") from None
-    header.pop(_METADATA, None)
+            header: dict[str, Any] = dict(json.loads(file.read(length)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: its header is no JSON object ({error}): fetch it again"
+            ) from None
     found = {}
     for name, entry in header.items():
-        if entry["dtype"] not in _DTYPES:
+        if name == _METADATA:
+            continue
+        try:
+            dtype, (start, stop) = str(entry["dtype"]), map(int, entry["data_offsets"])
+            shape = tuple(map(int, entry["shape"]))
+        except (KeyError, TypeError, ValueError):
             raise ValueError(
-                f"{path}: {name} has dtype {entry['dtype']}; known: {', '.join(_DTYPES)}"
-            )
-        start, stop = entry["data_offsets"]
-        array = StoredArray(
-            path, 8 + length + start, _DTYPES[entry["dtype"]], tuple(entry["shape"])
-        )
+                f"{path}: {name} has no dtype, shape and two data_offsets: fetch it again"
+            ) from None
+        if dtype not in _DTYPES:
+            raise ValueError(f"{path}: {name} has dtype {dtype}; known: {', '.join(_DTYPES)}")
+        array = StoredArray(path, 8 + length + start, _DTYPES[dtype], shape)
         if stop - start != array.num_bytes or start < 0 or 8 + length + stop > size:
             raise ValueError(
                 f"{path}: {name} should be {array.num_bytes:,} bytes at {start:,}, but the file "

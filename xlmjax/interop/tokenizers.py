@@ -100,9 +100,13 @@ def from_dictionary(
         raise ValueError(f"{where}: the ids of its dictionary are not 0, 1, 2, ...")
     if not codes.is_file():
         raise ValueError(f"--codes={codes}: no such file; name the file of BPE codes")
+    try:
+        merges = _lines(codes.read_text("utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError(f"--codes={codes}: no text; name the file of BPE codes") from None
     return _bpe(
         [spelling(words[index]) for index in range(len(words))],
-        _lines(codes.read_text("utf-8")),
+        merges,
         fold,
         size,
         where,
@@ -150,9 +154,11 @@ def write_vocabulary(
     theirs = to_fairseq(vocabulary)
     if theirs is not None:
         (folder / SENTENCEPIECE).write_bytes(theirs)
-        _settings(folder, "XLMRobertaTokenizer", max_length, {})
-        return []
-    (folder / OURS).write_bytes(vocabulary.model)
+        kind, start = "XLMRobertaTokenizer", BOS
+    else:
+        (folder / OURS).write_bytes(vocabulary.model)
+        kind = "PreTrainedTokenizerFast"
+    # Of an XLM-R too: transformers 5 asks for it where the model is an XLM-R-XL.
     content = tokenizer_json(vocabulary, start)
     if content is None:
         return [f"no tokenizer of transformers for a SentencePiece BPE: use {OURS} itself"]
@@ -160,7 +166,7 @@ def write_vocabulary(
     roles = {"bos": BOS, "eos": EOS, "pad": PAD, "unk": UNK, "mask": MASK}
     named = {f"{role}_token": piece for role, piece in roles.items()}
     named |= {"cls_token": start, "sep_token": EOS}
-    _settings(folder, "PreTrainedTokenizerFast", max_length, named)
+    _settings(folder, kind, max_length, named)
     return []
 
 

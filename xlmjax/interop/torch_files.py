@@ -13,6 +13,7 @@ import pickle
 import struct
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
@@ -33,14 +34,44 @@ _STORAGES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
+_DAMAGE = (  # what reading a damaged file raises
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    AttributeError,
+    EOFError,
+    KeyError,
+    IndexError,
+    MemoryError,
+    OSError,  # a seek to where nothing is
+    OverflowError,
+    RuntimeError,  # an archive that says to be encrypted
+    TypeError,
+    ValueError,
+)
 _MAGIC = 0x1950A86A20F9469CFC6C  # at the head of the older layout
 _LOCAL_HEADER = 30  # bytes of a zip entry before its name
+
+
+class _RefusedError(ValueError):
+    """What the reader itself has to say about a file."""
 
 
 class _Storage(NamedTuple):
     key: str
     dtype: np.dtype
     size: int  # elements
+
+
+class _Admitted(NamedTuple):
+    """A value that a pickle may name; a tuple, so that it cannot set attributes of it."""
+
+    value: Any
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Do what a function of torch or numpy is called for."""
+        return self.value(*arguments)
 
 
 class _Tensor(NamedTuple):
@@ -103,27 +134,30 @@ def _text_bytes(text: str, encoding: str) -> bytes:
     return str(text).encode("latin-1")
 
 
-# (module, name) that a pickle may ask for -> what it gets: functions of ours that only rearrange.
+# (module, name) that a pickle may ask for -> what it gets: what only rearranges.
 _ADMITTED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("argparse", "Namespace"): Attributes,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_tensor_v2"): _Admitted(_rebuild_tensor),
+    ("torch._utils", "_rebuild_tensor"): _Admitted(_rebuild_tensor),
+    ("torch._utils", "_rebuild_parameter"): _Admitted(_rebuild_parameter),
     ("torch", "Size"): tuple,
     ("numpy", "dtype"): _NumpyDtype,
     ("numpy", "ndarray"): _NumpyArray,
-    ("numpy.core.multiarray", "_reconstruct"): _numpy_array,
-    ("numpy._core.multiarray", "_reconstruct"): _numpy_array,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy._core.multiarray", "scalar"): _scalar,
-    ("_codecs", "encode"): _text_bytes,
-    **{("torch", name): dtype for name, dtype in _STORAGES.items()},
+    ("numpy.core.multiarray", "_reconstruct"): _Admitted(_numpy_array),
+    ("numpy._core.multiarray", "_reconstruct"): _Admitted(_numpy_array),
+    ("numpy.core.multiarray", "scalar"): _Admitted(_scalar),
+    ("numpy._core.multiarray", "scalar"): _Admitted(_scalar),
+    ("_codecs", "encode"): _Admitted(_text_bytes),
+    **{("torch", name): _Admitted(dtype) for name, dtype in _STORAGES.items()},
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Unpickles data alone; raises `ValueError` on the name of anything else."""
+class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
+    """Unpickles data alone; raises `_RefusedError` on the name of anything else.
+
+    The one in Python: that in C makes a table of 2^33 entries where a damaged file says so.
+    """
 
     def __init__(
         self, file: BinaryIO | io.BytesIO, path: pathlib.Path, storages: dict[str, _Storage]
@@ -136,7 +170,7 @@ class _Unpickler(pickle.Unpickler):
         try:
             return _ADMITTED[module, name]
         except KeyError:
-            raise ValueError(
+            raise _RefusedError(
                 f"{self._path}: refused, nothing of it was run: its pickle asks for "
                 f"{module}.{name}, and a file of weights needs tensors, dicts, lists, numbers and "
                 "strings only. If you trust it, load it with torch and save a state_dict anew"
@@ -145,9 +179,9 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> _Storage:
         """Return the storage that a pickle names, as a place to be found later."""
         kind, dtype, key, _, size, *_ = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype):
-            raise ValueError(f"{self._path}: names {kind!r}, where torch writes storages only")
-        return self._storages.setdefault(str(key), _Storage(str(key), dtype, int(size)))
+        if kind != "storage" or getattr(dtype, "value", None) not in _STORAGES.values():
+            raise _RefusedError(f"{self._path}: names {kind!r}, where torch writes storages only")
+        return self._storages.setdefault(str(key), _Storage(str(key), dtype.value, int(size)))
 
 
 def read_torch(path: pathlib.Path) -> Any:
@@ -159,16 +193,11 @@ def read_torch(path: pathlib.Path) -> Any:
     read = _read_zip if zipfile.is_zipfile(path) else _read_old
     try:
         content, place = read(path, storages)
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        KeyError,
-        IndexError,
-        TypeError,
-        struct.error,
-    ) as error:
+        return _placed(content, path, place)
+    except _RefusedError:
+        raise
+    except _DAMAGE as error:
         raise ValueError(f"{path}: not a file of torch.save, or damaged ({error})") from error
-    return _placed(content, path, place)
 
 
 def _read_zip(
@@ -177,7 +206,7 @@ def _read_zip(
     with zipfile.ZipFile(path) as archive:
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(pickles) != 1:
-            raise ValueError(f"{path}: a zip file without data.pkl, so not one of torch.save")
+            raise _RefusedError(f"{path}: a zip file without data.pkl, so not one of torch.save")
         root = pickles[0].removesuffix("data.pkl")
         if f"{root}byteorder" in archive.namelist():
             _check_order(path, archive.read(f"{root}byteorder").decode() == "little")
@@ -188,7 +217,7 @@ def _read_zip(
                 entry = archive.getinfo(f"{root}data/{key}")
                 needed = storage.size * storage.dtype.itemsize
                 if entry.compress_type != zipfile.ZIP_STORED or entry.file_size < needed:
-                    raise ValueError(f"{path}: storage {key} is compressed or cut off")
+                    raise _RefusedError(f"{path}: storage {key} is compressed or cut off")
                 file.seek(entry.header_offset)
                 name, extra = struct.unpack("<26xHH", file.read(_LOCAL_HEADER))
                 places[key] = entry.header_offset + _LOCAL_HEADER + name + extra
@@ -202,7 +231,7 @@ def _read_old(
     with path.open("rb") as file:
         # Magic number, protocol, facts of the machine, content, keys of the storages: five pickles.
         if _Unpickler(file, path, {}).load() != _MAGIC:
-            raise ValueError(f"{path}: not a file of torch.save")
+            raise _RefusedError(f"{path}: not a file of torch.save")
         _Unpickler(file, path, {}).load()
         _check_order(path, _Unpickler(file, path, {}).load()["little_endian"])
         content = _Unpickler(file, path, storages).load()
@@ -211,13 +240,13 @@ def _read_old(
             places[key] = file.tell()
             file.seek(size * storages[key].dtype.itemsize, io.SEEK_CUR)
         if file.tell() > path.stat().st_size:
-            raise ValueError(f"{path}: cut off: fetch it again")
+            raise _RefusedError(f"{path}: cut off: fetch it again")
     return content, lambda storage: places[storage.key]
 
 
 def _check_order(path: pathlib.Path, little: bool) -> None:
     if not little or sys.byteorder != "little":
-        raise ValueError(f"{path}: written on, or read on, a big-endian machine")
+        raise _RefusedError(f"{path}: written on, or read on, a big-endian machine")
 
 
 def _placed(content: Any, path: pathlib.Path, place: Callable[[_Storage], int]) -> Any:
@@ -227,7 +256,7 @@ def _placed(content: Any, path: pathlib.Path, place: Callable[[_Storage], int]) 
         last = sum((n - 1) * s for n, s in zip(content.shape, content.strides, strict=True))
         backwards = min(content.offset, *content.shape, *content.strides, 0) < 0
         if backwards or (0 not in content.shape and content.offset + last >= storage.size):
-            raise ValueError(f"{path}: a tensor of shape {content.shape} is beyond its storage")
+            raise _RefusedError(f"{path}: a tensor of shape {content.shape} is beyond its storage")
         start = place(storage) + content.offset * storage.dtype.itemsize
         return StoredArray(path, start, storage.dtype, content.shape, content.strides)
     if isinstance(content, dict):

@@ -16,7 +16,7 @@ from xlmjax.interop.stored import StoredArray
 from xlmjax.models.config import ModelConfig
 from xlmjax.models.xlm import sinusoids
 
-_LANGUAGES = "embeddings/languages"
+_LANGUAGES, _POSITIONS = "embeddings/languages", "embeddings/positions"
 _SINUSOIDS = "transformer.position_embeddings.weight"
 
 
@@ -159,10 +159,16 @@ class Outgoing:
         self._tensors = {x.name: x for x in names.tensors(kind.table, shapes)}
         self._cfg, self._parameters = cfg, parameters
         self._language_rows = list(language_rows)
+        # Their row of position 0; ours is another where the vocabulary's padding has moved.
+        begin = cfg.pad_id + 1 if kind.positions_begin_after_pad else cfg.position_offset
+        self._first_position = begin
         theirs = {
             name: names.their_shape(tensor, shapes[tensor.parameter], axes[tensor.parameter])
             for name, tensor in self._tensors.items()
         }
+        for name, tensor in self._tensors.items():
+            if tensor.parameter == _POSITIONS:
+                theirs[name] = (begin + cfg.max_positions, cfg.embed_dim)
         if cfg.positions == "sinusoidal":
             theirs[_SINUSOIDS] = (cfg.max_positions, cfg.embed_dim)
         self.shapes = dict(sorted(theirs.items()))
@@ -181,4 +187,8 @@ class Outgoing:
         array = np.asarray(jax.device_get(leaf if tensor.layer is None else leaf[tensor.layer]))
         if tensor.parameter.endswith(_LANGUAGES):
             array = array[self._language_rows]
+        if tensor.parameter == _POSITIONS and self._first_position != self._cfg.position_offset:
+            rows = array[self._cfg.position_offset :]
+            unused = np.zeros((self._first_position, rows.shape[1]), rows.dtype)
+            array = np.concatenate([unused, rows])
         return names.to_theirs(tensor, array, self.shapes[name])

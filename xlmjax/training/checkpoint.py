@@ -106,6 +106,11 @@ class CheckpointConfig:
             )
         if self.best_metric:
             higher_is_better(self.best_metric)
+        if self.init_vocabulary and not self.init_from:
+            raise ValueError(
+                f"checkpoint.init_vocabulary={self.init_vocabulary!r} is that of another "
+                "checkpoint: name this one in checkpoint.init_from, or leave it out"
+            )
 
     @classmethod
     def from_config(cls, config: Any) -> "CheckpointConfig":
