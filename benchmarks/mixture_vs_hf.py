@@ -10,8 +10,9 @@ Every step trains on the same sentences and pairs on all sides: those of one glo
 mixture. Ours reads them as packed, isolated rows; Hugging Face as one example a row, padded to the
 longest of the batch, in the order of the data or grouped by length over several batches (the
 Trainer's `group_by_length`), or as our rows under a mask of blocks, with the masked head gathered.
-Forward, backward, clipping at norm 5 and Adam, dropout 0.1 everywhere; in bfloat16 theirs is
-torch's autocast. Counted are real tokens, delimiters included.
+Both are XLM's recipe, whatever that of the config: 15 % targets, dropout 0.1 everywhere, Adam, the
+gradient clipped at norm 5; in bfloat16 theirs is torch's autocast. Counted are real tokens,
+delimiters included.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import turns
-from train_step_vs_hf import SIZES, xlm_r
+from train_step_vs_hf import DROPOUT, RATE, SIZES, our_config, xlm_r
 
 from xlmjax.cli import with_kept_memory
 from xlmjax.configuration import load_config
@@ -37,18 +38,18 @@ TITLES = {
 }
 SIDES = {"hf": ("padded", "grouped", "blocks"), "ours": ("packed",)}
 GROUPED_BATCHES = 8
-RATE = 0.15
 
 
 def configure(arguments: argparse.Namespace):
-    """Return the config with the model and the rows of the benchmark."""
+    """Return the data of a config with the model, targets and rows of the benchmark."""
     size = SIZES[arguments.model]
     config = load_config(arguments.config, arguments.overrides)
-    config.model.embed_dim, config.model.num_layers = size.embed_dim, size.num_layers
-    config.model.num_heads, config.model.dtype = size.num_heads, arguments.dtype
-    config.model.max_positions = max(size.length, 512)
-    config.optimizer.name = "adamw"
+    config.model = our_config(arguments).model  # whatever recipe the config itself has
+    config.model.language_embeddings = False  # as theirs
+    config.objectives.mlm.rate = ((0, RATE),)
+    config.train.z_loss = 0.0
     config.train.rows, config.train.length = size.rows, size.length
+    config.optimizer.name = "adamw"
     config.data.layout.text = "pack"  # so that both sides see whole sentences
     return config
 
@@ -118,7 +119,8 @@ def hf_steps(arguments: argparse.Namespace) -> dict[str, turns.Step]:
     vocabulary, group = open_data(configure(arguments))
 
     def step_of(name: str) -> turns.Step:
-        model = xlm_r(size, vocabulary.size, vocabulary.pad).train().to(device)
+        model = xlm_r(size, vocabulary.size, vocabulary.pad, arguments.attention_dropout)
+        model.train().to(device)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=device.type == "cuda")
         batches = (
             packed_batches(group)
@@ -192,6 +194,7 @@ def main() -> None:
     parser.add_argument("--config", default="wiki15")
     parser.add_argument("--model", choices=sorted(SIZES), default="A")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--attention-dropout", type=float, default=DROPOUT)
     default = ["padded", "grouped", "packed"]
     parser.add_argument("--contenders", nargs="+", choices=[*TITLES], default=default)
     parser.add_argument("--rounds", type=int, default=7)
@@ -212,6 +215,7 @@ def main() -> None:
             continue
         command = [pythons[side], os.path.abspath(__file__), f"--config={arguments.config}"]
         command += [f"--model={arguments.model}", f"--dtype={arguments.dtype}"]
+        command += [f"--attention-dropout={arguments.attention_dropout}"]
         command += [*arguments.overrides, "--serve", side, "--contenders", *names]
         # As each is used: Hugging Face as it is, ours as the `xlmjax` command starts itself.
         environment = with_kept_memory(os.environ) if side == "ours" else dict(os.environ)
