@@ -29,6 +29,9 @@ def offered(line):
     ("line", "expected"),
     [
         ("xlmjax tr", {"train", "translate"}),
+        ("xlmjax --v", {"--version"}),
+        ("xlmjax train --gin_", {"--gin_file=", "--gin_bindings="}),
+        ("xlmjax train --config=xlm15 --gin.train.num_s", {"--gin.train.num_steps="}),
         ("xlmjax fit --topo", {"--topology"}),
         ("xlmjax train --config=multi", {"multi30k_tiny"}),
         ("xlmjax train --config=xlm15 --config.train.num_s", {"--config.train.num_steps="}),

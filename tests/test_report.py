@@ -149,6 +149,8 @@ def test_a_folder_for_the_page_that_is_not_there_is_told(tmp_path, capsys):
     folder = write_run(tmp_path / "run")
     assert cli.main(["report", f"--workdir={folder}", f"--out={tmp_path}/no/x.html"]) == 2
     assert "make it first" in capsys.readouterr().err
+    assert cli.main(["report", f"--workdir={folder}", f"--out={tmp_path}"]) == 2
+    assert f"--out={tmp_path} is a folder: name a file in it" in capsys.readouterr().err
 
 
 def test_workdirs_come_with_commas_flags_and_as_a_folder_of_runs(tmp_path, capsys):

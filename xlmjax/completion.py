@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 import argcomplete
 
+from xlmjax import gin_bindings
 from xlmjax.configuration import ConfigError, leaves, load_config
 
 
@@ -25,6 +26,7 @@ def complete(
     line = os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])]
     words = line.split()
     parser = argparse.ArgumentParser(prog="xlmjax")
+    parser.add_argument("--version", action="store_true")
     choices = parser.add_subparsers()
     for name, summary in commands.items():
         options = [_of_command(parser_of(name), line)] if name in words[1:2] else []
@@ -33,14 +35,17 @@ def complete(
 
 
 def _of_command(parser: argparse.ArgumentParser, line: str) -> argparse.ArgumentParser:
-    """Add the fields of the config that the line names, once it has begun to name one of them."""
-    if line.split(" ")[-1].startswith("--config."):
+    """Add gin's flags, and the fields of the config that the line names, once it names one."""
+    for flag in (gin_bindings.FILE_FLAG, gin_bindings.LONG_BINDING_FLAG):
+        parser.add_argument(flag, dest=flag, help="fields as gin spells them")
+    prefix = re.match(r"--(config|gin)\.|", line.split(" ")[-1])[0]  # type: ignore[index]
+    if prefix:
         named = re.search(r"--config[= ](\S+)", line)
         try:
             config = load_config(named[1] if named else parser.get_default("config"))
         except ConfigError:
             config = load_config("base")
-        for field, value in leaves(config.to_dict(), "--config.").items():
+        for field, value in leaves(config.to_dict(), prefix).items():
             help_text = f"{value!r}".replace("%", "%%")
             parser.add_argument(f"{field}=", dest=field, help=help_text)
     return parser

@@ -32,6 +32,8 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
     workdirs = find_workdirs(args.workdir)
     first = args.workdir[0] if epath.Path(args.workdir[0]).exists() else workdirs[0]
     out = epath.Path(args.out or f"{first.rstrip('/')}/report.html")
+    if out.is_dir():
+        raise ValueError(f"--out={out} is a folder: name a file in it")
     if not out.parent.exists():
         raise ValueError(f"--out={out}: there is no folder {out.parent}; make it first")
     runs = read_runs(workdirs)
