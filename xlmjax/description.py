@@ -130,9 +130,9 @@ def write_description(
     with writing(path):
         workdir.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        copy = workdir / experiment.vocabulary.kept_file
-        if not copy.exists():
-            copy.write_bytes(experiment.vocabulary.model)
+        copy, vocabulary = workdir / experiment.vocabulary.kept_file, experiment.vocabulary.model
+        if not copy.exists() or copy.read_bytes() != vocabulary:
+            copy.write_bytes(vocabulary)
 
 
 def commit() -> str:

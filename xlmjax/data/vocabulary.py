@@ -48,7 +48,7 @@ class Vocabulary(abc.ABC):
         if not file.is_file():
             raise ValueError(
                 f"{field}={path}: no such file; train one with `xlmjax vocab`, or name an existing "
-                f"one, by a path that holds in {pathlib.Path.cwd()}"
+                f"one (paths begin in {pathlib.Path.cwd()})"
             )
         return Vocabulary.from_bytes(file.read_bytes(), str(path))
 
