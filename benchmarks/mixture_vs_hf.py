@@ -4,7 +4,7 @@
     UV_FIND_LINKS=... uv run --group parity python benchmarks/mixture_vs_hf.py \\
         --config=wiki15:root=DATA --rounds 7
     python benchmarks/mixture_vs_hf.py --config=wiki15:root=DATA --model body --dtype bfloat16 \\
-        --config.vocab.size=50000                                                  # on a GPU
+        --config.data.vocabulary=runs/50k.model --config.data.stores=runs/50k      # on a GPU
 
 Every step trains on the same sentences and pairs on all sides: those of one global batch of the
 mixture. Ours reads them as packed, isolated rows; Hugging Face as one example a row, padded to the
@@ -12,7 +12,8 @@ longest of the batch, in the order of the data or grouped by length over several
 Trainer's `group_by_length`), or as our rows under a mask of blocks, with the masked head gathered.
 Both are XLM's recipe, whatever that of the config: 15 % targets, dropout 0.1 everywhere, Adam, the
 gradient clipped at norm 5; in bfloat16 theirs is torch's autocast. Counted are real tokens,
-delimiters included.
+delimiters included. The table of words is as large as the config's vocabulary, not as that of the
+size named; how large is printed.
 """
 
 import argparse
@@ -206,7 +207,8 @@ def main() -> None:
     if arguments.serve:
         turns.serve((hf_steps if arguments.serve == "hf" else our_steps)(arguments))
         return
-    configure(arguments)  # what it does not know is told before anything is started
+    config = configure(arguments)  # what it does not know is told before anything is started
+    print(f"{Vocabulary.load(config.data.vocabulary).size:,} words", flush=True)
     pythons = {"hf": arguments.hf_python, "ours": arguments.ours_python}
     workers = {}
     for side, names in SIDES.items():

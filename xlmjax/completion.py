@@ -38,8 +38,8 @@ def _of_command(parser: argparse.ArgumentParser, line: str) -> argparse.Argument
     """Add gin's flags, and the fields of the config that the line names, once it names one."""
     for flag in (gin_bindings.FILE_FLAG, gin_bindings.LONG_BINDING_FLAG):
         parser.add_argument(flag, dest=flag, help="fields as gin spells them")
-    prefix = re.match(r"--(config|gin)\.|", line.split(" ")[-1])[0]  # type: ignore[index]
-    if prefix:
+    word = line.split(" ")[-1]
+    for prefix in filter(word.startswith, ("--config.", gin_bindings.BINDING_FLAG)):
         named = re.search(r"--config[= ](\S+)", line)
         try:
             config = load_config(named[1] if named else parser.get_default("config"))
