@@ -5,12 +5,14 @@
 
 Three tables, of a trained model, so that outputs are of real lengths: gradients of supervised
 translation with several pairs a row against one pair a row (real tokens of both sides a second);
-the parts of a back-translation step; and writing words with keys and values kept against running
-the decoder over all places again, which gives the same words, and against a beam.
+the parts of a back-translation step, and its whole with sentences packed; and writing words with
+keys and values kept against running the decoder over all places again, which gives the same words,
+and against a beam.
 """
 
 import argparse
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ import numpy as np
 import turns
 
 from xlmjax.data.batches import Batches
+from xlmjax.data.layout import pack
 from xlmjax.data.mixture import open_groups
 from xlmjax.experiment import load_trained
 from xlmjax.models.beam import beam_search
@@ -77,13 +80,44 @@ def supervised(experiment, model, arguments) -> dict[str, turns.Step]:
     }
 
 
-def back_translation(experiment, model, sources) -> dict[str, turns.Step]:
-    """Return the parts of a step on single sentences, and all of it; work is sentences."""
+def together(sources, length: int, most: int, pad: int) -> dict[str, jax.Array]:
+    """Return the same sentences packed, at most `most` in rows of `length` of one language."""
+    by_name = {name: np.asarray(x) for name, x in sources.items()}
+    sizes = (by_name["segment_ids"] != 0).sum(axis=1)
+    rows = []
+    for language in np.unique(by_name["language_ids"][:, 0]):
+        own = np.flatnonzero(by_name["language_ids"][:, 0] == language)
+        first, items = pack(sizes[own], length, most)
+        rows += [own[items[a:b]] for a, b in itertools.pairwise(first)]
+    empty = {"tokens": pad, "positions": 0, "segment_ids": 0, "language_ids": 0}
+    batch = {name: np.full((len(rows), length), value) for name, value in empty.items()}
+    for row, chosen in enumerate(rows):
+        start = 0
+        for nth, item in enumerate(chosen.tolist(), start=1):
+            place = slice(start, start + sizes[item])
+            for name in empty:
+                batch[name][row, place] = by_name[name][item, : sizes[item]]
+            batch["segment_ids"][row, place] = nth
+            start = place.stop
+    numbers = {"row_ids": np.arange(len(rows)), "task_ids": np.zeros(len(rows), int)}
+    filled = sizes.sum() / batch["tokens"].size
+    print(f"{len(sizes)} sentences in {len(rows)} rows of {length}, {filled:.1%} filled\n")
+    return {name: jnp.asarray(x, jnp.int32) for name, x in (batch | numbers).items()}
+
+
+def back_translation(experiment, model, sources, most: int) -> dict[str, turns.Step]:
+    """Return the parts of a step on single sentences, all of it, and that on packed ones.
+
+    Work is sentences. Packed rows have four times the length, and at most `most` of them.
+    """
     codes = sorted(experiment.config.data.languages)
     steps = tuple(f"{a}-{b}-{a}" for a, b in (codes, codes[::-1]))
     vocabulary = experiment.vocabulary
     specials = Specials(vocabulary.pad, vocabulary.eos, vocabulary.mask, vocabulary.size)
-    objective = BackTranslation(specials, TeacherForcing(num_tasks=2), steps)
+    forcing, length = TeacherForcing(num_tasks=2), sources["tokens"].shape[1]
+    objective = BackTranslation(specials, forcing, steps)
+    of_packed = BackTranslation(specials, forcing, steps, sentences=most, sentence_length=length)
+    packed = together(sources, 4 * length, most, vocabulary.pad)
     key = jax.random.key(0)
     translate = jax.jit(lambda model, batch: objective.translate(model, batch, key))
     translations = translate(model, sources)
@@ -92,11 +126,15 @@ def back_translation(experiment, model, sources) -> dict[str, turns.Step]:
         return objective.forcing.loss(model, translations, text_of(batch), batch, key).sum
 
     rows = len(sources["tokens"])
-    whole = jax.jit(jax.grad(lambda model, batch: objective.loss(model, batch, key, 0).sum))
+
+    def whole(objective):
+        return jax.jit(jax.grad(lambda model, batch: objective.loss(model, batch, key, 0).sum))
+
     return {
         "translate": step(translate, rows, model, sources),
         "learn": step(jax.jit(jax.grad(on_fixed)), rows, model, translations, sources),
-        "whole": step(whole, rows, model, sources),
+        "whole": step(whole(objective), rows, model, sources),
+        "packed": step(whole(of_packed), rows, model, packed),
     }
 
 
@@ -155,6 +193,7 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, help="of the config's training run")
     parser.add_argument("--rows", type=int, default=16, help="packed rows of the supervised step")
     parser.add_argument("--sentences", type=int, default=32, help="of the other tables")
+    parser.add_argument("--most", type=int, default=8, help="sentences in a packed row")
     parser.add_argument("--length", type=int, default=32, help="tokens of the sentences' rows")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
@@ -178,8 +217,9 @@ def main() -> None:
             "translate": "translate only",
             "learn": "learn from given translations",
             "whole": "the whole step",
+            "packed": "the whole step, sentences packed",
         }
-        speeds = measured(back_translation(experiment, model, sources))
+        speeds = measured(back_translation(experiment, model, sources, arguments.most))
         print(turns.table(speeds, titles, "whole", "sentences/s"), "\n")
         titles = {
             "again": "greedy, prefix run again",

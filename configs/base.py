@@ -210,6 +210,9 @@ def objective(name: str, **fields) -> ConfigDict:
     group.mixture = ()  # as data.mixture; empty means data.mixture
     group.layout = ""  # stream | pack | pad of all its tasks; empty: as data.layout says
     group.length = 0  # tokens a row; 0: train.length
+    # Of packed text that stays whole: sentences a row at most, and tokens of the longest with its
+    # delimiters; longer ones are dropped and counted. 0 and 0: what exceeds a row is cut.
+    group.sentences = group.sentence_length = 0
     group.share = 1.0  # of train.rows
     group.weight = ((0, 1.0),)  # schedule ((step, value), ...): piecewise linear
     group.rate = ((0, 0.15),)  # schedule of the share of tokens that are targets

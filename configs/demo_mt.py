@@ -40,8 +40,10 @@ def get_config(arg: str = "") -> ConfigDict:
         config.objectives.denoising = base.objective("denoising", layout="pack")
         config.objectives.denoising.weight = ((0, 1.0), (400, 0.1))
         mt_unsupervised.back_translation(config, PAIR)
-        config.objectives.back_translation.mixture = text
-        config.objectives.back_translation.length = 32
+        back = config.objectives.back_translation
+        back.mixture = text
+        back.sentences, back.sentence_length = 4, 32
+        config.train.rows = 16
         config.train.num_steps = 400
     else:
         raise ValueError(f"mode={choice.mode!r} is unknown; known: supervised, unsupervised")

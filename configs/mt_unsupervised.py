@@ -49,12 +49,11 @@ def as_in_paper(config: ConfigDict, packed: str) -> None:
     """Give a translator with back-translation the batches and the scores of the paper.
 
     XLM goes through four steps in turn, two of either objective, each of some 2,000 tokens on each
-    of 8 GPUs. Here one update sums them: 256 packed rows of 128 for `packed`, and for
-    back-translation 1,024 sentences of some 32 tokens.
+    of 8 GPUs. Here one update sums them: 256 rows of 128 for `packed`, and as many for
+    back-translation.
     """
-    config.train.rows = 1_280
-    config.objectives[packed].share = 1.0
-    config.objectives.back_translation.share = 4.0
+    config.train.rows = 512
+    config.objectives[packed].share = config.objectives.back_translation.share = 1.0
     for name in ("translation", "test"):
         config.evals[name].tokenised = True  # the paper's is multi-bleu on Moses tokens
     config.evals.test.decoding.method = "greedy"  # XLM's beam_size is 1
@@ -82,8 +81,7 @@ def pretraining(config: ConfigDict, pair: tuple[str, str], every: int = 5_000) -
 def unsupervised(config: ConfigDict, pair: tuple[str, str], every: int = 5_000) -> None:
     """Give a translator the objectives and the evaluators of unsupervised translation.
 
-    Denoising begins at full weight and fades, as in XLM (`0:1,100000:0.1,300000:0`). Sentences
-    stand alone in the rows of back-translation; longer ones are dropped and counted.
+    Denoising begins at full weight and fades, as in XLM (`0:1,100000:0.1,300000:0`).
     """
     steps = tuple(f"{a}-{b}-{a}" for a, b in (pair, pair[::-1]))
     ways = tuple(f"mt.{a}_{b}" for a, b in (pair, pair[::-1]))
@@ -99,11 +97,12 @@ def unsupervised(config: ConfigDict, pair: tuple[str, str], every: int = 5_000) 
 
 
 def back_translation(config: ConfigDict, pair: tuple[str, str]) -> None:
-    """Add back-translation of the text of two languages, three rows for each of another kind."""
+    """Add back-translation of the text of two languages, five sentences in a row of 128 tokens."""
     config.objectives.back_translation = base.objective(
         "back_translation",
         mixture=tuple(f"ae.{code}" for code in pair),
         steps=tuple(f"{a}-{b}-{a}" for a, b in (pair, pair[::-1])),
-        layout="pad",
-        share=3.0,
+        layout="pack",
+        sentences=5,
+        sentence_length=config.train.length,
     )

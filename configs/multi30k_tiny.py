@@ -106,10 +106,13 @@ def _pretraining(config: ConfigDict) -> None:
 def _unsupervised(config: ConfigDict) -> None:
     config.model.dropout = 0.1
     config.objectives.denoising.weight = ((0, 1.0), (4_000, 0.1), (12_000, 0.0))
-    config.objectives.back_translation.length = 32
-    config.train.rows = 64
-    config.optimizer.learning_rate = 5e-4
-    config.optimizer.warmup_steps = 500
+    back = config.objectives.back_translation
+    back.sentences, back.sentence_length = 8, 32
+    config.train.rows = 16
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.schedule = "linear"
+    config.optimizer.warmup_steps = 200
     config.train.num_steps = 12_000
     config.checkpoint.every = 1_000
     config.evals.translation.every = config.evals.round_trip.every = 1_000

@@ -13,6 +13,7 @@ from xlmjax.data.layout import (
     LabelledLayout,
     PackLayout,
     StreamLayout,
+    Whole,
     make_layout,
     pack,
 )
@@ -154,6 +155,26 @@ def test_a_pair_longer_than_a_row_is_dropped_and_counted(tmp_path):
     assert layout.dropped == {"longer than a row": 1}
     assert layout.num_rows == 1
     assert 11 not in fill(layout, [0])["tokens"]
+
+
+def test_texts_that_stay_whole_are_few_in_a_row_and_none_is_long(tmp_path, texts):
+    store = write_store(tmp_path / "s", {"tokens": texts}, {"tokens": "en"})
+    layout = PackLayout(store, 24, DELIMITERS, Whole(most=3, longest=8))
+    rows = fill(layout, range(layout.num_rows))
+    assert rows["segment_ids"].max() == 3
+    short = [[EOS, *text, EOS] for text in texts if len(text) <= 6]
+    assert sorted(tokens for tokens, _, _ in _segments(rows)) == sorted(short)
+    assert layout.dropped == {"longer than 8 tokens": len(texts) - len(short)}
+    assert layout.dropped["longer than 8 tokens"] > 0
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_pack_holds_at_most_so_many_items(rng, most):
+    sizes = np.minimum(rng.geometric(0.05, size=3_000) + 2, 128)
+    first, items = pack(sizes, 128, most)
+    assert sorted(items) == list(range(3_000))
+    assert np.diff(first).max() == most
+    assert np.add.reduceat(sizes[items], first[:-1]).max() <= 128
 
 
 def test_pack_fills_rows_and_uses_every_item_once(rng):

@@ -51,7 +51,7 @@ def test_unsupervised_translation_of_the_paper(name):
     assert config.checkpoint.init_from == "runs/mlm"
     assert config.evals.test.tokenised
     assert config.evals.test.decoding.method == "greedy"
-    assert places(config) == {"denoising": 2 * 16_384, "back_translation": 1_024 * 128}
+    assert places(config) == {"denoising": 2 * 16_384, "back_translation": 2 * 16_384}
     assert of_paper(config) == RECIPE
     noise = config.objectives.denoising
     assert (noise.shuffle, noise.drop, noise.blank) == (3.0, 0.1, 0.1)
@@ -70,7 +70,7 @@ def test_supervised_translation_of_the_paper_learns_from_text_as_well():
     assert config.objectives.back_translation.steps == ("en-ro-en", "ro-en-ro")
     assert config.evals.translation.tokenised
     assert config.evals.test.decoding.method == "greedy"
-    assert places(config) == {"mt": 2 * 16_384, "back_translation": 1_024 * 128}
+    assert places(config) == {"mt": 2 * 16_384, "back_translation": 2 * 16_384}
     assert of_paper(config) == RECIPE
     assert config.checkpoint.best_metric == "eval/translation/average/bleu"
 

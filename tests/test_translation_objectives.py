@@ -190,6 +190,43 @@ def test_translations_are_those_of_greedy_decoding():
     np.testing.assert_array_equal(greedy.tokens[:, 0], translations.tokens)
 
 
+@pytest.mark.parametrize("cfg", [RECIPES["modern, one table"]])
+def test_packed_sentences_are_translated_and_learned_from_as_if_alone(cfg):
+    """Value and gradient; the translations stand where their sources do."""
+    model, examples = randomised(cfg), [tokens for tokens, _ in sentences()]
+    grouped = [[(examples[0], 0), (examples[2], 0), (examples[1], 0)], [(examples[3], 1)]]
+    by_language = [[(tokens, LANGUAGES[nth]) for tokens, nth in row] for row in grouped]
+    packed = rows(by_language, 32)
+    single = rows([[sentence] for row in by_language for sentence in row], 10)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(objective, batch):
+        def value(model):
+            return objective.loss(model, batch, KEY, 0, deterministic=True).sum
+
+        return objective.translate(model, batch, KEY), *jax.value_and_grad(value)(model)
+
+    one, expected, gradient_alone = run(back(), single)
+    many, found, gradient = run(back(sentences=4, sentence_length=10), packed)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert_trees_close(gradient, gradient_alone, rtol=1e-4, atol=1e-5)
+    assert many.tokens.shape == (2, math.floor(1.3 * 32 + 5 * 4))
+    for row, segment, nth in ((0, 1, 0), (0, 2, 1), (0, 3, 2), (1, 1, 3)):
+        inside, whole = many.segment_ids[row] == segment, one.segment_ids[nth] != 0
+        for together, apart in zip(many, one, strict=True):
+            if together is not many.segment_ids:
+                np.testing.assert_array_equal(together[row][inside], apart[nth][whole])
+    assert set(np.asarray(many.tokens[many.segment_ids == 0]).tolist()) <= {PAD}
+    assert many.segment_ids[1].max() == 1
+
+
+def test_translations_that_the_table_of_positions_has_no_room_for_are_refused():
+    objective = back(sentences=8, sentence_length=10)
+    batch = rows([[sentences()[0]]], CFG.max_positions)
+    with pytest.raises(ValueError, match=r"more than model.max_positions=.*: lower length"):
+        objective.translate(randomised(CFG), batch, KEY)
+
+
 def test_a_row_draws_one_of_several_steps_by_its_id():
     steps = (f"{CODES[0]}-{CODES[1]}-{CODES[0]}", f"{CODES[0]}-{CODES[2]}-{CODES[0]}")
     objective = BackTranslation(SPECIALS, TeacherForcing(), steps)

@@ -29,6 +29,9 @@ OBJECTIVES = {
     "denoising": Denoising(SPECIALS, TeacherForcing(), Noise()),
     "back_translation": BackTranslation(SPECIALS, TeacherForcing(), STEPS),
     "back_translation, drawn": BackTranslation(SPECIALS, TeacherForcing(), STEPS, temperature=0.7),
+    "back_translation, packed": BackTranslation(
+        SPECIALS, TeacherForcing(), STEPS, temperature=0.7, sentences=2, sentence_length=10
+    ),
 }
 
 
@@ -68,7 +71,7 @@ def loss_and_gradient(name, mesh=MeshConfig(data=1), microbatches=1):  # noqa: B
     sharding = batch_sharding(over)
     placed = {
         key: jax.device_put(jnp.asarray(value, jnp.int32), sharding)
-        for key, value in batch("back" not in name).items()
+        for key, value in batch("back" not in name or "packed" in name).items()
     }
     with jax.set_mesh(over):
         model = jax.tree.map(jax.device_put, model, spec.shardings.model)

@@ -46,8 +46,10 @@ def config_of(folder, **flat):
     config.objectives.bt = base.objective(
         "back_translation",
         mixture=text,
-        layout="pad",
-        length=12,
+        layout="pack",
+        length=24,
+        sentences=3,
+        sentence_length=9,
         steps=("en-fr-en", "fr-en-fr"),
         weight=((0, 0.0), (2, 1.0)),
     )
@@ -137,11 +139,18 @@ def test_a_translator_starts_another_one(folder, encoder, tmp_path):
     assert "skipped" not in report
 
 
+UNBOUND = {"objectives.bt.sentences": 0, "objectives.bt.sentence_length": 0}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"model.decoder_layers": 0}, "objectives.ae.name='denoising' needs a decoder"),
-        ({"objectives.bt.layout": "pack"}, "bt.layout='pack': back_translation needs 'pad'"),
+        ({**UNBOUND, "objectives.bt.layout": "stream"}, "back_translation needs 'pack' or 'pad'"),
+        ({"objectives.bt.layout": "pad"}, "bt: sentences=3 and sentence_length=9 are of packed"),
+        (UNBOUND, "bt.layout='pack': back_translation needs whole sentences: say how many"),
+        ({"objectives.bt.sentence_length": 25}, "sentence_length=25: give .* 3 to 24"),
+        ({"objectives.ae.sentence_length": 9}, "objectives.ae.sentences=0: say how many"),
         ({"objectives.ae.layout": "stream"}, "denoising needs 'pack' or 'pad'"),
         ({"objectives.bt.steps": ("en-fr-en",)}, "objectives.bt: steps.* begins with fr"),
         (

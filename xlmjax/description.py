@@ -49,6 +49,12 @@ def data_identity(experiment: Experiment, data: Sequence[DataGroup]) -> dict[str
         for group in data
         if config.objectives[group.name].layout
     }
+    layouts |= {
+        f"objectives.{group.name}.{field}": number
+        for group in data
+        for field in ("sentences", "sentence_length")
+        if (number := config.objectives[group.name].get(field))
+    }
     # Said only where it is not what runs from before the field had.
     bos = {"data.bos": True} if config.data.bos else {}
     stores = {

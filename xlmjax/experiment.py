@@ -244,6 +244,11 @@ def check_objective(experiment: Experiment, name: str, rows: int) -> None:
     if layout not in kind.layouts:
         known = " or ".join(map(repr, kind.layouts))
         raise ValueError(f"{where}.layout={layout!r}: {fields.name} needs {known}")
+    if layout == "pack" and kind.whole and not fields.sentences:
+        raise ValueError(
+            f"{where}.layout='pack': {fields.name} needs whole sentences: say how many a row holds "
+            f"at most ({where}.sentences) and how long they are ({where}.sentence_length)"
+        )
 
 
 def make_group(

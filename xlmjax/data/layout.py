@@ -53,10 +53,49 @@ class Layout(Protocol):
         """Write rows [n] of epochs [n] into the per-token arrays [n, length] of `batch`."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """Texts of at most `longest` tokens, delimiters included, at most `most` of them in a row.
+
+    Longer ones are dropped and counted, none is cut.
+    """
+
+    most: int
+    longest: int
+
+    @classmethod
+    def of(cls, group: Any, where: str, layout: str, length: int) -> "Whole | None":
+        """Return what an entry `where` of config.objectives asks for; None where texts may be cut.
+
+        `layout` is that of its texts, in rows of `length`. Raises `ValueError` naming the field.
+        """
+        most, longest = group.sentences, group.sentence_length
+        if not (most or longest):
+            return None
+        if layout != "pack":
+            raise ValueError(
+                f"{where}: sentences={most} and sentence_length={longest} are of packed rows, and "
+                f"its layout is {layout!r}: set {where}.layout=pack, or leave them 0"
+            )
+        if most < 1:
+            raise ValueError(f"{where}.sentences={most}: say how many a row holds at most")
+        if not 3 <= longest <= length:
+            raise ValueError(
+                f"{where}.sentence_length={longest}: give the tokens of the longest sentence, 3 to "
+                f"{length} (the row); longer ones are dropped and counted"
+            )
+        return cls(most, longest)
+
+
 def make_layout(
-    kind: str, store: TokenStore, length: int, delimiters: Delimiters, field: str = ""
+    kind: str,
+    store: TokenStore,
+    length: int,
+    delimiters: Delimiters,
+    field: str = "",
+    whole: Whole | None = None,
 ) -> Layout:
-    """Return the layout `kind` of a store in rows of `length` tokens.
+    """Return the layout `kind` of a store in rows of `length` tokens; `whole` is of packed text.
 
     Raises `ValueError` naming `field`, where the config asks for it, if the store has no such.
     """
@@ -68,8 +107,12 @@ def make_layout(
             f"{field or f'data.layout.{holds}'}={kind!r} is no layout of {store.manifest.task} "
             f"({holds}); known: {'stream, ' if holds == 'text' else ''}pack, pad"
         )
-    segments = {"labelled": LabelledLayout, "translation": TranslationLayout}
-    return segments.get(holds, PackLayout)(store, length, delimiters, alone=kind == "pad")
+    alone = kind == "pad"
+    if holds == "labelled":
+        return LabelledLayout(store, length, delimiters, alone)
+    if holds == "translation":
+        return TranslationLayout(store, length, delimiters, alone)
+    return PackLayout(store, length, delimiters, Whole(1, length) if alone else whole)
 
 
 def layout_field(store: TokenStore) -> str:
@@ -164,30 +207,32 @@ class _Segments:
         sizes: np.ndarray,
         delimiters: Sequence[int],
         restart: bool,
-        alone: bool,
-        drop: bool = False,
+        most: int = 0,
+        longest: int = 0,
         tokens: np.ndarray | None = None,
     ) -> None:
-        """Assign examples to rows, as many a row as fit, or each to a row of its own if `alone`.
+        """Assign examples to rows, as many a row as fit, or at most `most` unless that is 0.
 
         `sizes` [n] are the places that examples take of a row, and their `tokens` [n] if these are
-        more; those that exceed a row are left out and counted if they may `drop`. Side k of an
-        example gets `delimiters[k]` delimiters; positions begin again at each side if `restart`.
+        more; those that take more than `longest`, unless that is 0, are left out and counted. Side
+        k of an example gets `delimiters[k]` delimiters; positions begin again at each side if
+        `restart`.
         """
         tokens = sizes if tokens is None else tokens
         self._extra, self._restart = np.array(delimiters), restart
         kept = None
-        if drop:
+        if longest:
             self.longest = int(sizes.max(initial=0))
-            fits = sizes <= self.length
+            fits = sizes <= longest
             if not fits.all():
                 kept = _compact(np.flatnonzero(fits))
-                self.dropped["longer than a row"] = len(sizes) - len(kept)
+                reason = "a row" if longest == self.length else f"{longest} tokens"
+                self.dropped[f"longer than {reason}"] = len(sizes) - len(kept)
                 sizes, tokens = sizes[fits], tokens[fits]
-        if alone:
+        if most == 1:
             first, items = np.arange(len(sizes) + 1), np.arange(len(sizes))
         else:
-            first, items = pack(sizes, self.length)
+            first, items = pack(sizes, self.length, most)
         self._first = _compact(first)
         self._items = _compact(items) if kept is None else kept[items]
         self.num_rows = len(first) - 1
@@ -275,20 +320,23 @@ class PackLayout(_Segments):
     masked language modelling on it TLM; one too long for a row is dropped and counted. Which side
     comes first alternates from epoch to epoch, starting at random for each pair.
 
-    If `alone`, an example has a row of its own, and a text too long for it is dropped and counted.
+    Of texts that stay `whole` a row holds as many as that allows.
     """
 
-    def __init__(self, store: TokenStore, length: int, delimiters: Delimiters, alone: bool = False):
+    def __init__(
+        self, store: TokenStore, length: int, delimiters: Delimiters, whole: Whole | None = None
+    ):
         super().__init__(store, length, delimiters)
         counts = self._lengths()
         sides = len(self._names)
         self._pieces = None
-        if sides == 1 and not alone:
+        if sides == 1 and whole is None:
             self._pieces = _Pieces(counts[:, 0], length - 2)
             counts = self._pieces.counts(counts[:, 0])[:, None]
         sizes = counts.sum(axis=1, dtype=np.int32) + 2 * sides
-        drop = self._pieces is None
-        self._arrange(sizes, [2] * sides, restart=True, alone=alone, drop=drop)
+        if whole is None:
+            whole = Whole(0, 0 if self._pieces is not None else length)
+        self._arrange(sizes, [2] * sides, True, whole.most, whole.longest)
 
     def _words(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self._pieces is None:
@@ -355,7 +403,7 @@ class LabelledLayout(_Segments):
         self.longest = int(whole.max(initial=0)) + sides + 1
         self.truncated = int(np.count_nonzero(whole > self._room))
         sizes = self._trim(counts).sum(axis=1, dtype=np.int32) + sides + 1
-        self._arrange(sizes, [1] * (sides - 1) + [2], restart=False, alone=alone)
+        self._arrange(sizes, [1] * (sides - 1) + [2], restart=False, most=int(alone))
 
     def _words(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         starts, counts = super()._words(items)
@@ -389,7 +437,7 @@ class TranslationLayout(_Segments):
         self.places = 2 * length
         spans = self._lengths() + 2
         both = spans.sum(axis=1, dtype=np.int32)
-        self._arrange(spans.max(axis=1), [2, 2], restart=True, alone=alone, drop=True, tokens=both)
+        self._arrange(spans.max(axis=1), [2, 2], True, int(alone), length, tokens=both)
 
     def fill(self, rows: np.ndarray, epochs: np.ndarray, batch: Mapping[str, np.ndarray]) -> None:
         """Write rows [n] into `batch`; translations are the same in every epoch."""
@@ -411,11 +459,12 @@ def _compact(indices: np.ndarray) -> np.ndarray:
     return indices.astype(np.int32 if indices.max(initial=0) < 2**31 else np.int64, copy=False)
 
 
-def pack(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+def pack(sizes: np.ndarray, length: int, most: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Assign items to as few rows of `length` as best fit finds, longest items first.
 
     Works on the histogram of sizes (Krell et al. 2021, section 3.2), so its cost grows with the
-    number of distinct sizes and not with the number of items.
+    number of distinct sizes and not with the number of items. A row holds at most `most` items,
+    any number if that is 0.
 
     sizes: integers [n], all at most `length`. Returns `first` int64 [rows + 1] and `items` integers
     [n]: row r holds items[first[r] : first[r + 1]], its longest first.
@@ -425,6 +474,12 @@ def pack(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     histogram = np.bincount(sizes, minlength=length + 1)
     # Shapes of rows by the room left in them: room -> [(sizes in the row, number of such rows)].
     open_rows: list[list[tuple[tuple[int, ...], int]]] = [[] for _ in range(length + 1)]
+    most = most or length
+
+    def put(shape: tuple[int, ...], count: int) -> None:
+        """Keep rows of a shape by their room; one that is full of items has none."""
+        open_rows[length - sum(shape) if len(shape) < most else 0].append((shape, count))
+
     for size in range(length, 0, -1):
         left = int(histogram[size])
         room = size
@@ -436,12 +491,12 @@ def pack(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
             used = min(count, left)
             left -= used
             if used < count:
-                open_rows[room].append((shape, count - used))
-            open_rows[room - size].append(((*shape, size), used))
+                put(shape, count - used)
+            put((*shape, size), used)
         while left:
-            fit = min(length // size, left)
+            fit = min(length // size, left, most)
             rows = left // fit
-            open_rows[length - fit * size].append(((size,) * fit, rows))
+            put((size,) * fit, rows)
             left -= rows * fit
     next_item = np.concatenate([[0], np.cumsum(histogram[::-1])])[::-1][1:].copy()
     firsts, blocks = [], []

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xlmjax.data import features, mixing
-from xlmjax.data.layout import Delimiters, Layout, layout_field, make_layout
+from xlmjax.data.layout import Delimiters, Layout, Whole, layout_field, make_layout
 from xlmjax.data.permutation import derive_key
 from xlmjax.data.store import TokenStore
 from xlmjax.data.vocabulary import Vocabulary
@@ -155,11 +155,12 @@ def open_tasks(
     length: int,
     layout: str = "",
     group: str = "",
+    whole: Whole | None = None,
 ) -> tuple[Task, ...]:
     """Open the stores of some tasks and lay them out in rows of `length` tokens.
 
     `data` is the section of the config. An entry `group` of config.objectives may ask for a
-    `layout` of its own.
+    `layout` of its own, and for texts that stay `whole`.
     """
     delimiters = Delimiters.of(data, vocabulary)
     tasks = []
@@ -168,7 +169,7 @@ def open_tasks(
         store = TokenStore.open(place, vocabulary.fingerprint, verify=data.verify)
         kind = layout or data.layout[layout_field(store)]
         field = f"objectives.{group}.layout" if layout else ""
-        rows = make_layout(kind, store, length, delimiters, field)
+        rows = make_layout(kind, store, length, delimiters, field, whole)
         if not rows.num_rows:
             remedy = "raise train.length" + (f" or objectives.{group}.length" if group else "")
             raise ValueError(
@@ -438,8 +439,10 @@ def open_groups(config: Any, vocabulary: Vocabulary) -> tuple[Group, ...]:
         group = config.objectives[name]
         mixture_names = group.mixture or config.data.mixture
         length = length_of(config, name)
+        layout = group.layout or config.data.layout.text
+        whole = Whole.of(group, f"objectives.{name}", layout, length)
         tasks = open_tasks(
-            config.data, mixture_names, "train", vocabulary, length, group.layout, name
+            config.data, mixture_names, "train", vocabulary, length, group.layout, name, whole
         )
         fields = config.data.mixing.to_dict()
         if rates := own_rates(config.data, mixture_names):

@@ -1,6 +1,7 @@
 """Online back-translation: a model learns from its own translations, with true text as target."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Self
@@ -17,6 +18,7 @@ from xlmjax.models.seq2seq import EncoderDecoder, Text
 from xlmjax.objectives.base import OBJECTIVES, LossOutput, Objective, Specials
 from xlmjax.objectives.translation import TeacherForcing, text_of
 from xlmjax.ops.rows import row_keys
+from xlmjax.ops.sentences import put_together, take_apart
 
 # XLM's limit of a translation: 1.3 times the tokens of the source, end symbols included, and 5.
 RATIO, MORE = 1.3, 5
@@ -28,19 +30,23 @@ class BackTranslation(Objective):
     """Translate a sentence with the model as it is, then learn to translate that back.
 
     `steps` say from what over what: "en-de-en" translates English into German, without dropout and
-    without a gradient, and trains German to English on it (specification 2.7; pitfall 19). A batch
-    holds one sentence a row, in any of the languages that steps begin with; where several steps
-    begin with its language, a row draws one of them.
+    without a gradient, and trains German to English on it (specification 2.7; pitfall 19). A row
+    holds whole sentences of one of the languages that steps begin with; where several steps begin
+    with it, each sentence draws one of them. Sentences are translated apart, at most `sentences` a
+    row and each of at most `sentence_length` tokens (0: of a row), and learned from as packed.
     """
 
     reads = ("text",)
-    layouts = ("pad",)  # it writes one translation a row
+    layouts = ("pack", "pad")
+    whole = True
     decoder = True
 
     specials: Specials
     forcing: TeacherForcing
     steps: tuple[str, ...]
     temperature: float = 0.0  # 0 takes the best word each time, as XLM does
+    sentences: int = 1  # a row at most
+    sentence_length: int = 0  # tokens of the longest, delimiters included; 0: those of a row
 
     @classmethod
     def from_config(
@@ -48,7 +54,14 @@ class BackTranslation(Objective):
     ) -> Self:
         """Return the objective of a group of `config.objectives`."""
         forcing = TeacherForcing(group.label_smoothing, num_tasks, z_loss)
-        return cls(specials, forcing, tuple(group.steps), group.temperature)
+        return cls(
+            specials,
+            forcing,
+            tuple(group.steps),
+            group.temperature,
+            group.sentences or 1,
+            group.sentence_length,
+        )
 
     def __post_init__(self):
         if not self.steps or len(set(self.steps)) < len(self.steps):
@@ -100,7 +113,7 @@ class BackTranslation(Objective):
         step: int | Int[Array, ""],
         deterministic: bool = False,
     ) -> LossOutput:
-        """Return the loss of a clean batch, one sentence a row; `deterministic`: no dropout."""
+        """Return the loss of a clean batch of whole sentences; `deterministic`: no dropout."""
         del step
         key_translation, key_dropout = jax.random.split(key)
         source = self.translate(jax.lax.stop_gradient(model), batch, key_translation)
@@ -111,36 +124,69 @@ class BackTranslation(Objective):
     def translate(
         self, model: EncoderDecoder, batch: Mapping[str, Int[Array, "..."]], key: Key[Array, ""]
     ) -> Text:
-        """Return translations of the rows of a clean batch, [b, 1.3 l + 5], one a row."""
-        clean, row_ids = text_of(batch), batch["row_ids"]
+        """Return translations of the sentences of a clean batch, row by row and in their order.
+
+        Rows [b, l] become rows of at most 1.3 l + 5 for each sentence.
+        """
+        clean, sentences = text_of(batch), self.sentences
+        row_length = clean.tokens.shape[1]
+        longest, pad = self.sentence_length or row_length, self.specials.pad
+        apart = functools.partial(
+            take_apart, segment_ids=clean.segment_ids, sentences=sentences, longest=longest
+        )
+        inside = (apart(clean.segment_ids, filler=0) != 0).astype(jnp.int32)
+        codes = jnp.repeat(clean.language_ids[:, 0], sentences)
+        ids = (batch["row_ids"][:, None] * sentences + jnp.arange(sentences)).reshape(-1)
         key_step, key_words = jax.random.split(key)
-        via = self._via(clean.language_ids[:, 0], key_step, row_ids)
-        longest = math.floor(RATIO * clean.tokens.shape[1] + MORE)
-        if model.cfg.longest_row is not None:
-            longest = min(longest, model.cfg.longest_row)
-        lengths = (clean.segment_ids != 0).sum(axis=1)
-        limits = jnp.minimum(jnp.floor(RATIO * lengths + MORE).astype(jnp.int32), longest)
+        via = self._via(codes, key_step, ids)
+        max_length = math.floor(RATIO * longest + MORE)
+        table = model.cfg.longest_row
+        if table is not None:
+            max_length = min(max_length, table)
+        # Enough for any translations of the sentences of a row.
+        width = min(math.floor(RATIO * row_length + MORE * sentences), max_length * sentences)
+        if table is not None and width > table:
+            raise ValueError(
+                f"translations of {sentences} sentences in rows of {row_length} tokens can take "
+                f"{width}, more than model.max_positions={table}: lower length or sentences of the "
+                'objective, or take model.positions="rope"'
+            )
+        limits = jnp.floor(RATIO * inside.sum(axis=1) + MORE).astype(jnp.int32)
         written: Generated = generate(
             model,
-            Source(clean.tokens, clean.segment_ids, clean.language_ids),
+            Source(
+                apart(clean.tokens, filler=pad),
+                inside,
+                jnp.broadcast_to(codes[:, None], inside.shape),
+            ),
             via,
-            limits,
-            max_length=longest,
+            jnp.minimum(limits, max_length),
+            max_length=max_length,
             eos=self.specials.eos,
-            pad=self.specials.pad,
+            pad=pad,
             temperature=self.temperature,
             key=key_words,
-            row_ids=row_ids,
+            row_ids=ids,
         )
-        tokens = written.tokens[:, 0]
-        positions = jnp.broadcast_to(jnp.arange(longest), tokens.shape)
-        inside = (positions < written.lengths).astype(jnp.int32)
-        return Text(tokens, positions, inside, jnp.broadcast_to(via[:, None], tokens.shape))
+        tokens, segment_ids, positions = put_together(
+            written.tokens[:, 0],
+            jnp.where(inside.any(axis=1), written.lengths[:, 0], 0),
+            sentences,
+            width,
+            pad,
+        )
+        nth = jnp.maximum(segment_ids, 1) - 1
+        return Text(
+            tokens,
+            positions,
+            segment_ids,
+            jnp.take_along_axis(via.reshape(-1, sentences), nth, axis=1),
+        )
 
     def _via(
         self, language_ids: Int[Array, "b"], key: Key[Array, ""], row_ids: Int[Array, "b"]
     ) -> Int[Array, "b"]:
-        """Return the language that each row is translated into."""
+        """Return the language that each sentence is translated into."""
         choices = {languages.get(a).id: languages.ids(b) for a, b in self.languages.items()}
         table = np.zeros((len(languages.LANGUAGES), max(map(len, choices.values()))), np.int32)
         counts = np.ones(len(languages.LANGUAGES), np.int32)

@@ -50,6 +50,7 @@ class Objective(abc.ABC):
 
     reads: ClassVar[tuple[str, ...]] = ("text", "pair", "labelled")  # fields of data.layout
     layouts: ClassVar[tuple[str, ...]] = ("stream", "pack", "pad")  # of text
+    whole: ClassVar[bool] = False  # does packed text have to be of whole sentences?
     decoder: ClassVar[bool | None] = None  # needs one, takes none, or does with either
     causal: ClassVar[bool] = False  # whether a position of its rows sees none after it
 
