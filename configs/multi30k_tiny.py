@@ -105,7 +105,7 @@ def _pretraining(config: ConfigDict) -> None:
 
 def _unsupervised(config: ConfigDict) -> None:
     config.model.dropout = 0.1
-    config.objectives.denoising.weight = ((0, 1.0), (4_000, 0.1), (12_000, 0.0))
+    config.objectives.denoising.weight = ((0, 1.0), (1_300, 0.1), (4_000, 0.0))
     back = config.objectives.back_translation
     back.sentences, back.sentence_length = 8, 32
     config.train.rows = 16
@@ -113,9 +113,10 @@ def _unsupervised(config: ConfigDict) -> None:
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "linear"
     config.optimizer.warmup_steps = 200
-    config.train.num_steps = 12_000
-    config.checkpoint.every = 1_000
-    config.evals.translation.every = config.evals.round_trip.every = 1_000
+    config.train.num_steps = 4_000
+    config.checkpoint.every = 500
+    config.log.every = 50
+    config.evals.translation.every = config.evals.round_trip.every = 500
 
 
 def _halves(config: ConfigDict, pair: tuple[str, str]) -> None:

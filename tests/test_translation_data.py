@@ -337,6 +337,10 @@ def test_a_run_is_told_from_one_with_other_rows(config, experiment):
     assert identity()["train.length"] != before["train.length"]
     config.objectives.mt.layout = "pad"
     assert identity()["data.layout"] != before["data.layout"]
+    config.objectives.ae.update(layout="pack", sentences=2, sentence_length=12)
+    bounded = identity()["data.layout"]
+    config.objectives.ae.sentences = 3
+    assert identity()["data.layout"] != bounded
 
 
 @pytest.mark.parametrize(
