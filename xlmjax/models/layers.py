@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key, Shaped, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped, UInt32
 
 from xlmjax.models.config import ModelConfig
 from xlmjax.ops import dropout
@@ -239,6 +239,24 @@ class Attention(nnx.Module):
             over_shards=over_shards,
         )
         return self.out(mixed)
+
+    def mix_one(
+        self,
+        q: Float[Array, "b n h d"],
+        k: Float[Array, "b m t h d"],
+        v: Float[Array, "b m t h d"],
+        visible: Bool[Array, "b m t"],
+    ) -> Float[Array, "b n e"]:
+        """Return what one query for each of n prefixes sees of its keys, mixed and projected.
+
+        `m` is n, or 1 where all prefixes see the same. Not by matrix products, for which a cache
+        would have to be turned round at every word.
+        """
+        q = q.astype(jnp.float32) * q.shape[-1] ** -0.5
+        scores = (q[:, :, None] * k).sum(axis=-1)
+        scores = jnp.where(visible[..., None], scores, jnp.finfo(jnp.float32).min)
+        weights = jax.nn.softmax(scores, axis=2)[..., None]
+        return self.out((weights * v).sum(axis=2).astype(v.dtype))
 
     def _turned(
         self, heads: Float[Array, "b l h d"], positions: Int[Array, "b l"] | None

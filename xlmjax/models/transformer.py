@@ -104,25 +104,19 @@ class Layer(nnx.Module):
         Of each source there are n prefixes, of which `cache` holds the keys and values before
         `now`; `segment_ids` are those of the source.
         """
-        batch, beams, _ = x.shape
-        ones = jnp.ones((batch, beams), jnp.int32)
-        here = jnp.broadcast_to(now, (batch, beams))
+        here = jnp.broadcast_to(now, x.shape[:2])
         inputs = self._before(x, self.attention_norm)
         new = self.attention.keys_and_values(inputs, here)
         cache = cache._replace(
             keys=jax.lax.dynamic_update_slice_in_dim(cache.keys, new[0][:, :, None], now, 2),
             values=jax.lax.dynamic_update_slice_in_dim(cache.values, new[1][:, :, None], now, 2),
         )
-        length = cache.keys.shape[2]
-        past = jnp.broadcast_to(jnp.arange(length) <= now, (batch * beams, length))
-        q, k, v = (
-            heads.reshape(batch * beams, -1, *heads.shape[-2:])
-            for heads in (self.attention.queries(inputs, here), cache.keys, cache.values)
-        )
-        y = self.attention.mix(q, k, v, ones.reshape(-1, 1), past.astype(jnp.int32))
-        x = self._after(x, y.reshape(x.shape), self.attention_norm)
-        q = self._source_queries(x)
-        y = self.cross_attention.mix(q, cache.source_keys, cache.source_values, ones, segment_ids)
+        q, past = self.attention.queries(inputs, here), jnp.arange(cache.keys.shape[2]) <= now
+        y = self.attention.mix_one(q, cache.keys, cache.values, past[None, None])
+        x = self._after(x, y, self.attention_norm)
+        q, source = self._source_queries(x), (segment_ids != 0)[:, None]
+        k, v = cache.source_keys[:, None], cache.source_values[:, None]
+        y = self.cross_attention.mix_one(q, k, v, source)
         x = self._after(x, y, self.cross_norm)
         return self._after(x, self.mlp(self._before(x, self.mlp_norm)), self.mlp_norm), cache
 
