@@ -6,21 +6,48 @@
   xlmjax train   --config=wiki15:root=DATA,objective=mlm_tlm --workdir=runs/wiki15_mlm_tlm
 
 DATA holds `wiki/LANG.txt.gz`, the pair collections below and `ntrex128/LANG.txt.gz` for validation.
-Measured results: docs/results.md.
+`pairs=every` takes besides pairs with English those of every two languages that one collection has,
+so that the words of English lie with those of the others (docs/sampling.md). Measured results:
+docs/results.md.
 """
+
+import itertools
 
 from ml_collections import ConfigDict
 
 from xlmjax.configs import base, sizes, xlm15
 
+BIBLE = ("de", "el", "en", "es", "fr", "ru", "sw", "vi", "zh")
+QURAN = ("ar", "en", "es", "fr", "ru", "tr", "ur", "zh")
+PAIRS = {
+    "english": xlm15.PAIRS,
+    "every": xlm15.PAIRS
+    + tuple(
+        "-".join(pair)
+        for pair in itertools.combinations(xlm15.LANGUAGES, 2)
+        if "en" not in pair and any({*pair} <= {*codes} for codes in (BIBLE, QURAN))
+    ),
+}
+
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Return the experiment; `arg`: objective=mlm|mlm_tlm, root=FOLDER, size, recipe."""
-    choice = base.parse(arg, objective="mlm_tlm", root="data", size="small", recipe="modern")
+    """Return the experiment; `arg`: objective=mlm|mlm_tlm, root=FOLDER, size, recipe,
+    pairs=english|every.
+    """
+    choice = base.parse(
+        arg,
+        objective="mlm_tlm",
+        root="data",
+        size="small",
+        recipe="modern",
+        pairs="english",
+    )
+    if choice.pairs not in PAIRS:
+        raise ValueError(f"pairs={choice.pairs!r} is unknown; known: {', '.join(PAIRS)}")
     config = base.get_config()
     root, data = choice.root, config.data
     data.languages = xlm15.LANGUAGES
-    data.pairs = xlm15.PAIRS
+    data.pairs = PAIRS[choice.pairs]
     data.mixture = xlm15.mixture(choice.objective)
     data.train.text = (f"text:{root}/wiki/{{lang}}.txt.gz",)
     data.train.parallel = (
@@ -32,7 +59,7 @@ def get_config(arg: str = "") -> ConfigDict:
     data.validation.text = (f"text:{root}/ntrex128/{{lang}}.txt.gz",)
     data.validation.parallel = (f"aligned:{root}/ntrex128/{{lang}}.txt.gz",)
     data.vocabulary = "runs/wiki15/vocabulary.model"
-    data.stores = "runs/wiki15/stores"
+    data.stores = f"runs/wiki15/{'stores' if choice.pairs == 'english' else choice.pairs}"
     sizes.set_size(config, choice.size)
     sizes.set_recipe(config, choice.recipe)
     config.model.dtype = "float32"

@@ -99,6 +99,7 @@ def test_overrides_keep_types():
         ("base", "--steps=7", "unknown argument '--steps=7'"),
         ("wiki15:rot=x", "", "config argument 'rot=x' is not one of: objective=mlm_tlm, root=data"),
         ("wiki15:size=huge", "", "size='huge' is unknown; known: tiny, mini"),
+        ("wiki15:pairs=all", "", "pairs='all' is unknown; known: english, every"),
     ],
 )
 def test_wrong_configs_are_refused_by_name(name, override, message, capsys):
