@@ -105,10 +105,10 @@ def together(sources, length: int, most: int, pad: int) -> dict[str, jax.Array]:
     return {name: jnp.asarray(x, jnp.int32) for name, x in (batch | numbers).items()}
 
 
-def back_translation(experiment, model, sources, most: int) -> dict[str, turns.Step]:
+def back_translation(experiment, model, sources, row: int, most: int) -> dict[str, turns.Step]:
     """Return the parts of a step on single sentences, all of it, and that on packed ones.
 
-    Work is sentences. Packed rows have four times the length, and at most `most` of them.
+    Work is sentences. Packed rows have `row` tokens, and at most `most` sentences.
     """
     codes = sorted(experiment.config.data.languages)
     steps = tuple(f"{a}-{b}-{a}" for a, b in (codes, codes[::-1]))
@@ -117,7 +117,7 @@ def back_translation(experiment, model, sources, most: int) -> dict[str, turns.S
     forcing, length = TeacherForcing(num_tasks=2), sources["tokens"].shape[1]
     objective = BackTranslation(specials, forcing, steps)
     of_packed = BackTranslation(specials, forcing, steps, sentences=most, sentence_length=length)
-    packed = together(sources, 4 * length, most, vocabulary.pad)
+    packed = together(sources, row, most, vocabulary.pad)
     key = jax.random.key(0)
     translate = jax.jit(lambda model, batch: objective.translate(model, batch, key))
     translations = translate(model, sources)
@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, help="of the config's training run")
     parser.add_argument("--rows", type=int, default=16, help="packed rows of the supervised step")
     parser.add_argument("--sentences", type=int, default=32, help="of the other tables")
+    parser.add_argument("--row", type=int, default=128, help="tokens of a row of packed sentences")
     parser.add_argument("--most", type=int, default=8, help="sentences in a packed row")
     parser.add_argument("--length", type=int, default=32, help="tokens of the sentences' rows")
     parser.add_argument("--rounds", type=int, default=5)
@@ -219,7 +220,9 @@ def main() -> None:
             "whole": "the whole step",
             "packed": "the whole step, sentences packed",
         }
-        speeds = measured(back_translation(experiment, model, sources, arguments.most))
+        speeds = measured(
+            back_translation(experiment, model, sources, arguments.row, arguments.most)
+        )
         print(turns.table(speeds, titles, "whole", "sentences/s"), "\n")
         titles = {
             "again": "greedy, prefix run again",
