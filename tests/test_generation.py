@@ -10,7 +10,7 @@ import pytest
 
 from tests.model_helpers import CLASSIC, EOS, LANGUAGES, MODERN, PAD, VOCAB, randomised, sentences
 from xlmjax.models.beam import beam_search
-from xlmjax.models.generation import Source, generate
+from xlmjax.models.generation import Source, _first_best, generate
 from xlmjax.models.seq2seq import Text
 from xlmjax.parallel.mesh import MeshConfig, make_mesh
 from xlmjax.parallel.partition import batch_sharding, param_shardings, replicated, use_rules
@@ -245,3 +245,12 @@ def test_any_mesh_finds_the_same(axes):
             )
         np.testing.assert_array_equal(spread.tokens, alone.tokens)
         np.testing.assert_allclose(spread.scores, alone.scores, rtol=1e-5)
+
+
+def test_the_best_word_is_the_first_of_equals():
+    rng = np.random.default_rng(0)
+    logits = rng.integers(0, 20, size=(50, 300)).astype(np.float32)  # each value many times
+    logits[0] = -np.inf
+    np.testing.assert_array_equal(_first_best(jnp.asarray(logits)), logits.argmax(axis=1))
+    logits[1] = np.nan  # a broken model writes some word of its vocabulary
+    assert 0 <= _first_best(jnp.asarray(logits))[1] < 300
