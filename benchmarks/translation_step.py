@@ -20,8 +20,8 @@ import numpy as np
 import turns
 
 from xlmjax.data.batches import Batches
-from xlmjax.data.layout import pack
 from xlmjax.data.mixture import open_groups
+from xlmjax.data.packing import pack
 from xlmjax.experiment import load_trained
 from xlmjax.models.beam import beam_search
 from xlmjax.models.generation import Source, generate

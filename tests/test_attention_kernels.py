@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.model_helpers import CLASSIC
-from xlmjax.data.layout import pack
+from xlmjax.data.packing import pack
 from xlmjax.models.layers import Attention, Rows
 from xlmjax.ops import attention_pallas, attention_triton, dropout
 from xlmjax.ops.attention import attention

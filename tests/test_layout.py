@@ -15,9 +15,9 @@ from xlmjax.data.layout import (
     StreamLayout,
     Whole,
     make_layout,
-    pack,
 )
 from xlmjax.data.mixture import empty_batch
+from xlmjax.data.packing import pack
 from xlmjax.languages import get
 
 EOS, PAD = 1, 2

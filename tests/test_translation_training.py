@@ -139,6 +139,7 @@ def test_a_translator_starts_another_one(folder, encoder, tmp_path):
     assert "skipped" not in report
 
 
+BOUNDS = {"objectives.mt.sentences": 2, "objectives.mt.sentence_length": 9}
 UNBOUND = {"objectives.bt.sentences": 0, "objectives.bt.sentence_length": 0}
 
 
@@ -151,6 +152,10 @@ UNBOUND = {"objectives.bt.sentences": 0, "objectives.bt.sentence_length": 0}
         (UNBOUND, "bt.layout='pack': back_translation needs whole sentences: say how many"),
         ({"objectives.bt.sentence_length": 17}, "sentence_length=17: give .* 3 to 16"),
         ({"objectives.ae.sentence_length": 9}, "objectives.ae.sentences=0: say how many"),
+        (
+            {"objectives.mt.layout": "pack", **BOUNDS},
+            "sentence_length=9 of an objective are of text, and mt.en_fr holds translation",
+        ),
         ({"objectives.ae.layout": "stream"}, "denoising needs 'pack' or 'pad'"),
         ({"objectives.bt.steps": ("en-fr-en",)}, "objectives.bt: steps.* begins with fr"),
         (
