@@ -409,6 +409,10 @@ def test_two_groups_share_the_rows_and_the_log_tells_them_apart(data, tmp_path):
             {"checkpoint__best_metric": "eval/held_out/mlm/average/loss", "checkpoint__every": 3},
             "checkpoint.every=3 is no multiple of evals.held_out.every",
         ),
+        (  # before hours of preparing
+            {"checkpoint__best_metric": "loss", "data__stores": "nowhere"},
+            "'loss' is of no evaluator of config.evals",
+        ),
         ({"data__vocabulary": "nowhere.model"}, "nowhere.model: no such file"),
         (
             {"data__stores": "nowhere"},

@@ -17,7 +17,13 @@ from xlmjax.data.mixture import open_groups, places_of, segment_length
 from xlmjax.data.vocabulary import Vocabulary
 from xlmjax.data.vocabulary_change import VocabularyChange
 from xlmjax.description import data_identity, describe, losses_of_layout, write_description
-from xlmjax.evaluation import Scheduled, StoppedError, make_evaluators
+from xlmjax.evaluation import (
+    Scheduled,
+    StoppedError,
+    Timing,
+    evaluation_times,
+    make_evaluators,
+)
 from xlmjax.experiment import Experiment, build_experiment, make_groups, make_train_step, start_jax
 from xlmjax.parallel import distributed
 from xlmjax.parallel.partition import batch_sharding
@@ -59,12 +65,12 @@ def train(config: ConfigDict, workdir: epath.PathLike, stop_after: int | None = 
             log = LogConfig.from_config(config.log)
             checkpointing = CheckpointConfig.from_config(config.checkpoint)
             experiment = build_experiment(config)
+            _check_best_metric(checkpointing, evaluation_times(config))
             ensure_stores(config)
             stack.enter_context(jax.set_mesh(experiment.mesh))
             data = open_groups(config, experiment.vocabulary)
             train_step = make_train_step(experiment, make_groups(experiment, data))
             evaluators = make_evaluators(experiment.evaluation_context)
-            _check_best_metric(checkpointing, evaluators)
             facts |= description.facts(experiment, data, workdir)
         peers = PeerWatch(experiment.train.heartbeat_seconds)
         stack.callback(peers.close)
@@ -260,20 +266,20 @@ def _vocabulary_change(config: CheckpointConfig, experiment: Experiment) -> Voca
     )
 
 
-def _check_best_metric(config: CheckpointConfig, evaluators: Sequence[Scheduled]) -> None:
+def _check_best_metric(config: CheckpointConfig, times: Mapping[str, Sequence[Timing]]) -> None:
     """Raise `ValueError` unless every checkpoint comes with a value of the metric to keep it by."""
     metric = config.best_metric
     if not metric:
         return
-    owners = [x for x in evaluators if metric.startswith(f"eval/{x.name}/")]
-    if not owners:
-        known = ", ".join(f"eval/{evaluator.name}/" for evaluator in evaluators)
+    owner = next((name for name in times if metric.startswith(f"eval/{name}/")), None)
+    if owner is None:
+        known = ", ".join(f"eval/{name}/" for name in times)
         raise ValueError(
             f"checkpoint.best_metric={metric!r} is of no evaluator of config.evals; it must begin "
             f"with one of: {known or 'none, config.evals is empty'}"
         )
-    if not owners[0].is_due(config.every, 0):
+    if not any(timing.is_due(config.every, 0) for timing in times[owner]):
         raise ValueError(
-            f"checkpoint.every={config.every} is no multiple of evals.{owners[0].name}.every: "
+            f"checkpoint.every={config.every} is no multiple of evals.{owner}.every: "
             f"checkpoints between evaluations would have no {metric!r} to be kept by"
         )

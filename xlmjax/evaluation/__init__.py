@@ -1,6 +1,14 @@
 """Evaluators: what they measure, apart from when they run; importing this registers them all."""
 
-from xlmjax.evaluation.base import EVALUATORS, Context, Scheduled, StoppedError, make_evaluators
+from xlmjax.evaluation.base import (
+    EVALUATORS,
+    Context,
+    Scheduled,
+    StoppedError,
+    Timing,
+    evaluation_times,
+    make_evaluators,
+)
 from xlmjax.evaluation.classification import ClassificationAccuracy
 from xlmjax.evaluation.perplexity import Perplexity
 from xlmjax.evaluation.retrieval import Retrieval
@@ -17,7 +25,9 @@ __all__ = [
     "RoundTrip",
     "Scheduled",
     "StoppedError",
+    "Timing",
     "Translation",
     "WordTranslation",
+    "evaluation_times",
     "make_evaluators",
 ]

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import jax
 from etils import epath
+from ml_collections import ConfigDict
 
 from xlmjax.models.config import ModelConfig
 from xlmjax.objectives import Specials
@@ -30,7 +31,7 @@ class Context:
     specials: Specials
     model: ModelConfig
     clean: Callable[[str], str]  # what preparation does to a text before the vocabulary
-    config: Any  # the whole ConfigDict
+    config: ConfigDict  # the whole
 
 
 class Evaluator(Protocol):
@@ -147,14 +148,23 @@ class Factory(Protocol):
 EVALUATORS: Registry[Factory] = Registry("evaluator")
 
 
-def make_evaluators(context: Context) -> list[Scheduled]:
-    """Return the evaluators of `config.evals`, each with its timings."""
-    made = []
-    for name, fields in sorted(context.config.evals.items()):
+def evaluation_times(config: ConfigDict) -> dict[str, tuple[Timing, ...]]:
+    """Return when each entry of `config.evals` runs, by its name; needs no data.
+
+    Raises `ValueError` where an entry is of no known kind.
+    """
+    for name, fields in config.evals.items():
         if fields.name not in EVALUATORS:
             raise ValueError(
                 f"evals.{name}.name={fields.name!r} is unknown; known: {', '.join(EVALUATORS)}"
             )
-        evaluator = EVALUATORS[fields.name](name, fields, context)
-        made.append(Scheduled(name, evaluator, (Every(fields.every), Final())))
-    return made
+    return {name: (Every(fields.every), Final()) for name, fields in sorted(config.evals.items())}
+
+
+def make_evaluators(context: Context) -> list[Scheduled]:
+    """Return the evaluators of `config.evals`, each with its timings."""
+    entries = context.config.evals
+    return [
+        Scheduled(name, EVALUATORS[entries[name].name](name, entries[name], context), timings)
+        for name, timings in evaluation_times(context.config).items()
+    ]
