@@ -72,6 +72,9 @@ def get_config(arg: str = "") -> ConfigDict:
     vocab.max_lines = 1_000_000  # lines over all languages that the trainer sees
     vocab.character_coverage = 0.9999
     vocab.byte_fallback = True
+    # A vocabulary file of which the most needed pieces are taken; nothing is trained then. For runs
+    # that begin from a checkpoint of more languages: checkpoint.init_vocabulary.
+    vocab.subset_of = ""
 
     config.model = model = ConfigDict()
     model.embed_dim = 256

@@ -10,9 +10,9 @@ import pytest
 from xlmjax.commands import vocab
 from xlmjax.configs import base
 from xlmjax.data.vocabulary import Vocabulary
-from xlmjax.preparation import corpora, demo_parts, train_vocabulary
+from xlmjax.preparation import corpora, demo_parts, train_vocabulary, vocabulary_text
 from xlmjax.preparation.cleaning import Cleaning
-from xlmjax.preparation.train_vocabulary import Sampled, alpha_sample
+from xlmjax.preparation.vocabulary_text import Sampled, alpha_sample
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def draw(texts: list[str], drawn: int, seed: int = 0) -> list[str]:
 
     sampled = Sampled("en", len(texts), drawn, 1.0)
     generator = np.random.default_rng(seed)
-    return list(train_vocabulary._draw([(Texts(), 1)], sampled, Cleaning(), generator))
+    return list(vocabulary_text._draw([(Texts(), 1)], sampled, Cleaning(), generator))
 
 
 @pytest.mark.parametrize("drawn", [1, 6, 7, 16, 21])
@@ -162,8 +162,8 @@ def test_command_writes_reports_and_does_not_overwrite(config, capsys):
 
 def test_a_corpus_that_comes_twice_makes_no_long_repeat():
     lines = [str(number) for number in range(3_000)]
-    once = list(train_vocabulary.shuffled(lines * 2, 0, window=500))
+    once = list(vocabulary_text.shuffled(lines * 2, 0, window=500))
     assert sorted(once) == sorted(lines * 2)
     follows = list(itertools.pairwise(once))
     assert len(set(follows)) > 0.99 * len(follows)
-    assert once == list(train_vocabulary.shuffled(lines * 2, 0, window=500))
+    assert once == list(vocabulary_text.shuffled(lines * 2, 0, window=500))

@@ -6,11 +6,12 @@ import time
 
 from ml_collections import ConfigDict
 
-from xlmjax.preparation import train_vocabulary
+from xlmjax.preparation import train_vocabulary, vocabulary_subset
+from xlmjax.preparation.vocabulary_text import format_sample
 
 HELP = """Train the SentencePiece vocabulary that config.vocab describes, on the training text of
-all languages and both sides of all pairs, sampled with q ~ p^vocab.alpha; writes
-data.vocabulary."""
+all languages and both sides of all pairs, sampled with q ~ p^vocab.alpha, or take the pieces of
+vocab.subset_of that this text needs most; writes data.vocabulary."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: ConfigDict, args: argparse.Namespace) -> None:
-    """Train and save; prints lines and share a language."""
+    """Make and save; prints lines and share a language."""
     path = pathlib.Path(config.data.vocabulary)
     if path.exists() and not getattr(args, "force", False):
         raise ValueError(
@@ -31,10 +32,15 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
             "file or pass --force"
         )
     started = time.monotonic()
-    vocabulary, sample = train_vocabulary.train(config)
+    if config.vocab.subset_of:
+        vocabulary, sample, kept = vocabulary_subset.take_subset(config)
+        origin = str(kept)
+    else:
+        vocabulary, sample = train_vocabulary.train(config)
+        origin = f"({config.vocab.kind})"
     train_vocabulary.save(vocabulary, path)
-    print(train_vocabulary.format_sample(sample))
+    print(format_sample(sample))
     print(
-        f"{path}: {vocabulary.size:,} pieces ({config.vocab.kind}), fingerprint "
-        f"{vocabulary.fingerprint}, {time.monotonic() - started:.0f} s"
+        f"{path}: {vocabulary.size:,} pieces {origin}, fingerprint {vocabulary.fingerprint}, "
+        f"{time.monotonic() - started:.0f} s"
     )
