@@ -9,6 +9,7 @@ import pytest
 from etils import epath
 
 from tests.small_run import small_config, write_data
+from xlmjax import side_by_side
 from xlmjax.side_by_side import train_side_by_side
 
 
@@ -22,6 +23,24 @@ def data(tmp_path_factory):
 def steps(workdir):
     folder = workdir / "checkpoints"
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+
+
+@pytest.mark.parametrize(
+    ("cores", "expected"),
+    [
+        ({4, 7}, [{4}, {7}]),
+        ({0, 1, 2, 3, 5}, [{0, 2, 5}, {1, 3}]),
+        ({3}, [{3}, {3}]),
+    ],
+)
+def test_cores_are_divided(monkeypatch, cores, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cores, raising=False)
+    assert side_by_side._divided(2) == expected
+
+
+def test_where_cores_cannot_be_told_none_is_named(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert side_by_side._divided(2) == [set(), set()]
 
 
 def test_the_run_that_fails_is_named_and_the_other_ends(data, tmp_path, capfd):

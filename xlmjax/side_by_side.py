@@ -21,7 +21,7 @@ Runs = Mapping[str, tuple[ConfigDict, epath.Path]]  # title -> what to train, an
 
 
 def train_side_by_side(runs: Runs) -> None:
-    """Train all runs at once, on CPUs; what they print carries their titles.
+    """Train all runs at once, on CPUs that they divide; what they print carries their titles.
 
     Raises `ChildProcessError` naming the runs that failed, when all have ended. Where this process
     is interrupted or asked to stop, so are they, and they save what they have.
@@ -29,8 +29,8 @@ def train_side_by_side(runs: Runs) -> None:
     context = multiprocessing.get_context("spawn")
     width = max(map(len, runs))
     processes = {
-        title: context.Process(target=_train, args=(f"{title:<{width}} | ", config, workdir))
-        for title, (config, workdir) in runs.items()
+        title: context.Process(target=_train, args=(f"{title:<{width}} | ", cores, config, workdir))
+        for cores, (title, (config, workdir)) in zip(_divided(len(runs)), runs.items(), strict=True)
     }
     with _stopping_on_sigterm():
         try:
@@ -44,6 +44,19 @@ def train_side_by_side(runs: Runs) -> None:
         raise SystemExit(PREEMPTED)
     if failed := [title for title, process in processes.items() if process.exitcode]:
         raise ChildProcessError(f"{' and '.join(failed)} failed; the reason stands above")
+
+
+def _divided(parts: int) -> list[set[int]]:
+    """Return the cores of each of some processes; none where they cannot be told.
+
+    Left to themselves, each starts a thread a core, which wait for those of the others.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return [set()] * parts
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < parts:
+        return [{*cores}] * parts
+    return [{*cores[part::parts]} for part in range(parts)]
 
 
 def _stop(processes: Iterator[multiprocessing.process.BaseProcess]) -> None:
@@ -66,8 +79,10 @@ def _stopping_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _train(label: str, config: ConfigDict, workdir: epath.Path) -> None:
-    """Be one of the processes."""
+def _train(label: str, cores: set[int], config: ConfigDict, workdir: epath.Path) -> None:
+    """Be one of the processes, on some cores of the machine: on any if none are named."""
+    if cores:
+        os.sched_setaffinity(0, cores)  # before JAX counts them and starts as many threads
     from xlmjax.train import train
 
     sys.stderr = _Labelled(sys.stderr, label)
