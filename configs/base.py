@@ -179,6 +179,9 @@ def get_config(arg: str = "") -> ConfigDict:
     # Vocabulary file of the checkpoint in init_from, where data.vocabulary is another: rows of
     # pieces that both have are copied, others are means of what the old one splits them into.
     checkpoint.init_vocabulary = ""
+    # ((regex, size), ...): parameters of init_from, by their names in the report, are scaled to
+    # this root mean square. For large tables, whose words a decoder has trouble to unlearn.
+    checkpoint.init_rms = ()
 
     # name -> evaluator: `perplexity`, `classification`, `translation`, `round_trip`, `retrieval`,
     # `word_translation`

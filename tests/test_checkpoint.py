@@ -505,6 +505,20 @@ def test_init_from_takes_parameters_by_name_and_shape_and_reports(trained, tmp_p
         assert leaf.sharding.is_equivalent_to(other.sharding, leaf.ndim)
 
 
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (("embeddings/(", 0.1), r"'embeddings/\(', 0.1\) is no \(regex, size\) \(missing \), "),
+        (("embeddings/.*",), r"is no \(regex, size\) \(not enough values"),
+        (("embeddings/.*", "small"), r"is no \(regex, size\) \('>' not supported"),
+        (("embeddings/.*", 0.0), r"0.0\) needs a size above 0"),
+    ],
+)
+def test_a_rule_of_sizes_that_is_none_is_refused(rule, message):
+    with pytest.raises(ValueError, match=rf"checkpoint.init_rms: .*{message}"):
+        CheckpointConfig(init_rms=(rule,))
+
+
 def test_the_order_of_what_a_run_starts_from(trained, tmp_path):
     run, _ = trained
     save_steps(run, tmp_path / "other", [3])

@@ -126,6 +126,25 @@ def test_a_half_may_start_fresh(folder, encoder, tmp_path, halves):
         assert (f"{half}: fresh parameters" in report) == (not given)
 
 
+def test_loaded_parameters_are_brought_to_a_size(folder, encoder, tmp_path):
+    place, pretrained = encoder
+    config = config_of(folder, model__decoder_layers=2, checkpoint__init_from=str(place))
+    config.checkpoint.init_rms = (("embeddings/tokens", 0.02), ("embeddings/.*", 0.5))
+    state, report = start(config, tmp_path)
+    theirs = named_leaves(pretrained)
+    for half in (state.model.encoder, state.model.decoder):
+        for name, size in (("embeddings/tokens", 0.02), ("embeddings/languages", 0.5)):
+            ours, before = named_leaves(half)[name], np.asarray(theirs[name])
+            factor = size / np.sqrt(np.mean(before**2))
+            np.testing.assert_allclose(ours, before * factor, rtol=1e-5)
+            assert report.count(f"{name} times {factor:.3g}") == 2
+        query = "transformer/layers/attention/query/kernel"
+        np.testing.assert_array_equal(named_leaves(half)[query], theirs[query])
+    config.checkpoint.init_rms = (("embeddings/token", 0.02),)
+    with pytest.raises(ValueError, match="init_rms: 'embeddings/token' matches none of the loaded"):
+        start(config, tmp_path / "other")
+
+
 @pytest.mark.slow
 def test_a_translator_starts_another_one(folder, encoder, tmp_path):
     config = config_of(folder, train__num_steps=1)

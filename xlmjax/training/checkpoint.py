@@ -11,6 +11,7 @@ import dataclasses
 import json
 import logging
 import operator
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
@@ -87,6 +88,7 @@ class CheckpointConfig:
     resume_from: str = ""
     init_from: str = ""
     init_vocabulary: str = ""
+    init_rms: tuple[tuple[str, float], ...] = ()
     same_data: bool = True
 
     def __post_init__(self) -> None:
@@ -111,6 +113,17 @@ class CheckpointConfig:
                 f"checkpoint.init_vocabulary={self.init_vocabulary!r} is that of another "
                 "checkpoint: name this one in checkpoint.init_from, or leave it out"
             )
+        for rule in self.init_rms:
+            try:
+                pattern, size = rule
+                re.compile(pattern)
+                fits = size > 0
+            except (TypeError, ValueError, re.error) as error:
+                raise ValueError(
+                    f"checkpoint.init_rms: {rule!r} is no (regex, size) ({error})"
+                ) from None
+            if not fits:
+                raise ValueError(f"checkpoint.init_rms: {rule!r} needs a size above 0")
 
     @classmethod
     def from_config(cls, config: Any) -> "CheckpointConfig":

@@ -59,7 +59,7 @@ def initial_state(
         return state, f"going on from step {int(state.step)} of {place}"
     state = spec.create(key)
     if config.init_from:
-        model, report = _initialised(config.init_from, state.model, identity, change)
+        model, report = _initialised(config, state.model, identity, change)
         return dataclasses.replace(state, model=model), report
     return state, "fresh parameters"
 
@@ -68,13 +68,14 @@ HALVES = ("encoder", "decoder")
 
 
 def _initialised(
-    init_from: str, model: Any, identity: Identity, change: VocabularyChange | None
+    config: CheckpointConfig, model: Any, identity: Identity, change: VocabularyChange | None
 ) -> tuple[Any, str]:
     """Return a fresh model with the parameters of `checkpoint.init_from`, and what became of them.
 
     The halves of an encoder-decoder each take theirs from a checkpoint of their own or from the
     same one: from the half of that name, or from the only model that it holds.
     """
+    init_from, sizes = config.init_from, config.init_rms
     places = init_from.split(",")
     halves = [half for half in HALVES if hasattr(model, half)]
     if len(places) > max(1, len(halves)):
@@ -84,22 +85,36 @@ def _initialised(
         )
     if not halves or (len(places) == 1 and _has_decoder(init_from)):
         place = find_checkpoint(init_from, "checkpoint.init_from")
-        model, report = load_parameters(place, model, identity, change=change)
+        model, report = load_parameters(place, model, identity, change=change, sizes=sizes)
+        _check_sizes(sizes, report.loaded)
         return model, f"parameters from {place}: {report}"
-    lines, values = [], named_leaves(model)
+    lines, values, found = [], named_leaves(model), []
     for half, source in zip(halves, places * (len(halves) // len(places)), strict=True):
         if not source:
             lines.append(f"{half}: fresh parameters")
             continue
         place = find_checkpoint(source, "checkpoint.init_from")
         renames = ((f"{half}/(.*)", r"\1"),)
-        loaded, report = load_parameters(place, getattr(model, half), identity, renames, change)
+        loaded, report = load_parameters(
+            place, getattr(model, half), identity, renames, change, sizes
+        )
+        found += [*report.loaded, *(here for _, here in report.renamed)]
         values |= {f"{half}/{name}": leaf for name, leaf in named_leaves(loaded).items()}
         other = tuple(f"{name}/" for name in halves if name != half)
         skipped = tuple(name for name in report.skipped if not name.startswith(other))
         report = dataclasses.replace(report, skipped=skipped)
         lines.append(f"{half}: parameters from {place}: {report}")
+    _check_sizes(sizes, found)
     return from_pure_dict(model, nest(values)), "; ".join(lines)
+
+
+def _check_sizes(sizes: Sequence[tuple[str, float]], loaded: Sequence[str]) -> None:
+    for pattern, _ in sizes:
+        if not any(re.fullmatch(pattern, name) for name in loaded):
+            raise ValueError(
+                f"checkpoint.init_rms: {pattern!r} matches none of the loaded parameters: "
+                f"{', '.join(sorted({*loaded}))}"
+            )
 
 
 def _has_decoder(init_from: str) -> bool:
@@ -116,6 +131,7 @@ class Report:
     fresh: tuple[str, ...]  # in the model, not in the checkpoint
     skipped: tuple[str, ...]  # in the checkpoint, not in the model or of another shape
     vocabulary: str = ""  # what became of the pieces of another one
+    scaled: tuple[tuple[str, float], ...] = ()  # (here, factor)
 
     def __str__(self) -> str:
         """Return one line, with the names of all that was not simply loaded."""
@@ -127,6 +143,7 @@ class Report:
             if values:
                 parts.append(f"{len(values)} {name} ({', '.join(values)})")
         parts += filter(None, (self.vocabulary,))
+        parts += [f"{name} times {factor:.3g}" for name, factor in self.scaled]
         return ", ".join(parts)
 
 
@@ -136,13 +153,16 @@ def load_parameters(
     identity: Identity,
     renames: Sequence[tuple[str, str]] = (),
     change: VocabularyChange | None = None,
+    sizes: Sequence[tuple[str, float]] = (),
 ) -> tuple[Any, Report]:
     """Return the model with the parameters that a checkpoint has for it, and a report.
 
     Parameters match by name, after the first of `renames` (regex, replacement) that matches the
     whole name in the checkpoint, and by shape. Rows of the language table match by language, those
-    of the vocabulary by `change` where it is another. Raises ValueError if the vocabularies differ
-    without a `change`, or from what it says, or if nothing matches.
+    of the vocabulary by `change` where it is another. The first of `sizes` (regex, root mean
+    square) that matches the whole name in the model says how large a parameter becomes. Raises
+    ValueError if the vocabularies differ without a `change`, or from what it says, or if nothing
+    matches.
     """
     metadata = read_metadata(place)
     if metadata["vocabulary"] == identity.vocabulary:
@@ -182,7 +202,7 @@ def load_parameters(
         for old, new in wanted.items()
     }
     arrays = named_leaves(read_arrays(place, nest(placed))["model"])
-    values = dict(here)
+    values, scaled = dict(here), []
     for old, new in wanted.items():
         values[new] = arrays[old]
         if "languages" in axes[new]:
@@ -190,12 +210,18 @@ def load_parameters(
             values[new] = _take_rows(arrays[old], here[new], rows)
         if change is not None and "vocab" in axes[new]:
             values[new] = _mean_rows(arrays[old], here[new], *change.gathered)
+        for pattern, size in sizes:
+            if re.fullmatch(pattern, new):
+                values[new], factor = _sized(values[new], size)
+                scaled.append((new, factor))
+                break
     report = Report(
         loaded=tuple(new for old, new in wanted.items() if old == new),
         renamed=tuple((old, new) for old, new in wanted.items() if old != new),
         fresh=tuple(sorted(set(here) - set(wanted.values()))),
         skipped=tuple(sorted(set(there) - set(wanted))),
         vocabulary="" if change is None else str(change),
+        scaled=tuple(scaled),
     )
     return from_pure_dict(model, nest(values)), report
 
@@ -237,6 +263,17 @@ def _take_rows(table: jax.Array, fresh: jax.Array, rows: np.ndarray) -> jax.Arra
         return jnp.where((rows >= 0)[:, None], table[rows], fresh)
 
     return jax.jit(take, out_shardings=fresh.sharding)(table, fresh)
+
+
+def _sized(x: jax.Array, size: float) -> tuple[jax.Array, float]:
+    """Return an array of a root mean square, and the factor that made it so."""
+
+    def scale(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        factor = size / jnp.sqrt(jnp.mean(jnp.square(x)))
+        return x * factor, factor
+
+    scaled, factor = jax.jit(scale, out_shardings=(x.sharding, _whole(x)))(x)
+    return scaled, float(factor)
 
 
 def _mean_rows(
