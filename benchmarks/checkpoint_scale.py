@@ -24,7 +24,8 @@ from xlmjax.configs.sizes import SIZES
 from xlmjax.models.config import ModelConfig
 from xlmjax.models.xlm import XLM
 from xlmjax.parallel.mesh import MeshConfig, make_mesh
-from xlmjax.training.checkpoint import CheckpointConfig, Checkpoints, Identity
+from xlmjax.training.checkpoint import Checkpoints, Identity
+from xlmjax.training.checkpoint_settings import CheckpointConfig
 from xlmjax.training.optimizer import OptimizerConfig, make_optimizer
 from xlmjax.training.state import TrainState, state_spec
 

@@ -10,7 +10,8 @@ from etils import epath
 from tests.loop_helpers import MODEL, leaves, make_run
 from xlmjax.parallel.mesh import MeshConfig
 from xlmjax.training.averaging import checkpoints_to_average, restore_average
-from xlmjax.training.checkpoint import CheckpointConfig, Checkpoints, Identity
+from xlmjax.training.checkpoint import Checkpoints, Identity
+from xlmjax.training.checkpoint_settings import CheckpointConfig
 
 IDENTITY = Identity(dataclasses.asdict(MODEL), "0123456789abcdef", "adamw")
 

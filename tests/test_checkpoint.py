@@ -24,7 +24,8 @@ from xlmjax.storage_errors import (
     reading,
 )
 from xlmjax.training import checkpoint, fingerprint, initialization
-from xlmjax.training.checkpoint import CheckpointConfig, Checkpoints, Identity
+from xlmjax.training.checkpoint import Checkpoints, Identity
+from xlmjax.training.checkpoint_settings import CheckpointConfig, higher_is_better
 from xlmjax.training.fingerprint import checksums
 
 IDENTITY = Identity(dataclasses.asdict(MODEL), "0123456789abcdef", "adamw")
@@ -385,7 +386,7 @@ def test_of_a_score_the_highest_are_kept(trained, tmp_path):
     ],
 )
 def test_the_name_of_a_metric_tells_which_end_is_best(metric, expected):
-    assert checkpoint.higher_is_better(metric) is expected
+    assert higher_is_better(metric) is expected
 
 
 @pytest.mark.parametrize("metric", ["eval/a/l2_pairs", "eval/loss/x", "eval/a/loss_accuracy"])
@@ -516,7 +517,12 @@ def test_init_from_takes_parameters_by_name_and_shape_and_reports(trained, tmp_p
 )
 def test_a_rule_of_sizes_that_is_none_is_refused(rule, message):
     with pytest.raises(ValueError, match=rf"checkpoint.init_rms: .*{message}"):
-        CheckpointConfig(init_rms=(rule,))
+        CheckpointConfig(init_from="runs/mlm", init_rms=(rule,))
+
+
+def test_sizes_of_no_checkpoint_are_refused():
+    with pytest.raises(ValueError, match=r"init_rms=.*: name this one in checkpoint.init_from"):
+        CheckpointConfig(init_rms=(("embeddings/.*", 0.1),))
 
 
 def test_the_order_of_what_a_run_starts_from(trained, tmp_path):

@@ -37,7 +37,8 @@ from xlmjax.interop.source import open_source
 from xlmjax.interop.torch_files import read_torch
 from xlmjax.models import xlm
 from xlmjax.models.seq2seq import EncoderDecoder
-from xlmjax.training.checkpoint import CheckpointConfig, Checkpoints
+from xlmjax.training.checkpoint import Checkpoints
+from xlmjax.training.checkpoint_settings import CheckpointConfig
 from xlmjax.training.state import named_leaves, parameter_axes
 
 SHAPES = {

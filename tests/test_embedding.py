@@ -13,7 +13,8 @@ from tests.small_run import small_config, write_data
 from xlmjax import cli, languages
 from xlmjax.embedding import EMPTY, TRUNCATED, Embedder
 from xlmjax.experiment import build_experiment
-from xlmjax.training.checkpoint import CheckpointConfig, Checkpoints
+from xlmjax.training.checkpoint import Checkpoints
+from xlmjax.training.checkpoint_settings import CheckpointConfig
 
 TEXTS = ["bana kora", "", "ba", " gira  lira dun ", "\t", "nura nera dora bora lo", "ba"]
 CODES = ["en", "en", "fr", "fr", "", "en", "en"]

@@ -13,7 +13,8 @@ from xlmjax import languages
 from xlmjax.description import write_description
 from xlmjax.embedding import Embedder
 from xlmjax.experiment import build_experiment
-from xlmjax.training.checkpoint import CheckpointConfig, Checkpoints
+from xlmjax.training.checkpoint import Checkpoints
+from xlmjax.training.checkpoint_settings import CheckpointConfig
 
 
 @pytest.fixture(scope="module")

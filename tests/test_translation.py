@@ -19,7 +19,8 @@ from xlmjax.configs import base
 from xlmjax.data.vocabulary import SentencePieceVocabulary, Vocabulary
 from xlmjax.evaluation.translator import CUT, EMPTY, DecodingConfig
 from xlmjax.experiment import build_experiment
-from xlmjax.training.checkpoint import CheckpointConfig, Checkpoints
+from xlmjax.training.checkpoint import Checkpoints
+from xlmjax.training.checkpoint_settings import CheckpointConfig
 from xlmjax.translation import Translator
 
 TEXTS = ["bana kora", "", "ba", " gira  lira dun ", "\t", "nura nera dora bora lo", "ba"]

@@ -5,6 +5,7 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,9 +14,11 @@ from tests.translation_helpers import translator_config, write_text, write_trans
 from xlmjax.configs import base
 from xlmjax.experiment import build_experiment
 from xlmjax.train import train
-from xlmjax.training.checkpoint import CheckpointConfig, Checkpoints
+from xlmjax.training import initialization
+from xlmjax.training.checkpoint import Checkpoints
+from xlmjax.training.checkpoint_settings import CheckpointConfig
 from xlmjax.training.initialization import initial_state
-from xlmjax.training.state import named_leaves
+from xlmjax.training.state import named_leaves, nest
 
 WAYS = ("mt.en_fr", "mt.fr_en")
 
@@ -126,7 +129,7 @@ def test_a_half_may_start_fresh(folder, encoder, tmp_path, halves):
         assert (f"{half}: fresh parameters" in report) == (not given)
 
 
-def test_loaded_parameters_are_brought_to_a_size(folder, encoder, tmp_path):
+def test_loaded_parameters_are_brought_to_a_size(folder, encoder, tmp_path, monkeypatch):
     place, pretrained = encoder
     config = config_of(folder, model__decoder_layers=2, checkpoint__init_from=str(place))
     config.checkpoint.init_rms = (("embeddings/tokens", 0.02), ("embeddings/.*", 0.5))
@@ -143,6 +146,11 @@ def test_loaded_parameters_are_brought_to_a_size(folder, encoder, tmp_path):
     config.checkpoint.init_rms = (("embeddings/token", 0.02),)
     with pytest.raises(ValueError, match="init_rms: 'embeddings/token' matches none of the loaded"):
         start(config, tmp_path / "other")
+    nothing = jax.tree.map(jnp.zeros_like, theirs)
+    monkeypatch.setattr(initialization, "read_arrays", lambda *_: {"model": nest(nothing)})
+    config.checkpoint.init_rms = (("embeddings/tokens", 0.1),)
+    with pytest.raises(ValueError, match=r"init_rms: .* is all zeros and has no size: leave it ou"):
+        start(config, tmp_path / "zeros")
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ from xlmjax.data.vocabulary import SentencePieceVocabulary
 from xlmjax.data.vocabulary_change import VocabularyChange
 from xlmjax.experiment import build_experiment
 from xlmjax.interop import tokenizers
-from xlmjax.training.checkpoint import CheckpointConfig, Checkpoints
+from xlmjax.training.checkpoint import Checkpoints
+from xlmjax.training.checkpoint_settings import CheckpointConfig
 from xlmjax.training.initialization import initial_state
 from xlmjax.training.state import named_leaves
 

@@ -30,7 +30,8 @@ from xlmjax.interop.safetensors import write_safetensors
 from xlmjax.interop.source import CONFIG, Source, open_source
 from xlmjax.interop.tokenizers import from_dictionary, read_vocabulary, write_vocabulary
 from xlmjax.train import write_description
-from xlmjax.training.checkpoint import CheckpointConfig, Checkpoints, saved_steps
+from xlmjax.training.checkpoint import Checkpoints, saved_steps
+from xlmjax.training.checkpoint_settings import CheckpointConfig
 from xlmjax.training.state import TrainState, from_pure_dict, named_leaves, nest, parameter_axes
 
 REPORT = "conversion.json"

@@ -28,7 +28,8 @@ from xlmjax.parallel import distributed
 from xlmjax.parallel.mesh import MeshConfig, check_rows, make_mesh
 from xlmjax.preparation.cleaning import Cleaning
 from xlmjax.training.averaging import restore_average
-from xlmjax.training.checkpoint import FOLDER, CheckpointConfig, Identity, find_checkpoint
+from xlmjax.training.checkpoint import FOLDER, Identity, find_checkpoint
+from xlmjax.training.checkpoint_settings import CheckpointConfig
 from xlmjax.training.optimizer import OptimizerConfig, make_optimizer
 from xlmjax.training.scales import make_scales
 from xlmjax.training.settings import TrainConfig

@@ -30,7 +30,8 @@ from xlmjax.parallel.partition import batch_sharding
 from xlmjax.parallel.peers import PeerWatch
 from xlmjax.planning.hardware import find_accelerator
 from xlmjax.training.agreement import agreed
-from xlmjax.training.checkpoint import CheckpointConfig, Checkpoints
+from xlmjax.training.checkpoint import Checkpoints
+from xlmjax.training.checkpoint_settings import CheckpointConfig
 from xlmjax.training.goodput import Goodput
 from xlmjax.training.initialization import initial_state
 from xlmjax.training.metrics import MetricWriter, Throughput

@@ -65,7 +65,7 @@ def score(config: ConfigDict, workdir: epath.PathLike, step: int = -1, quiet: bo
     )
     from xlmjax.parallel.distributed import is_main
     from xlmjax.training.averaging import checkpoints_to_average, restore_average
-    from xlmjax.training.checkpoint import CheckpointConfig
+    from xlmjax.training.checkpoint_settings import CheckpointConfig
 
     start_jax(config, workdir)
     experiment = build_experiment(config, vocabulary=kept_vocabulary(config, workdir))

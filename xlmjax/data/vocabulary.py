@@ -14,7 +14,7 @@ import numpy as np
 import sentencepiece
 
 BOS, EOS, PAD, UNK, MASK = "<s>", "</s>", "<pad>", "<unk>", "<mask>"
-_SPACE = "\u2581"  # what SentencePiece writes for the space before a word
+SPACE = "\u2581"  # what SentencePiece writes for the space before a word
 SPECIAL_PIECES = (BOS, EOS, PAD, UNK, MASK)
 KEPT_FILES = ("vocabulary.model", "vocabulary.json")  # in workdirs: of SentencePiece, of a BPE
 
@@ -170,7 +170,7 @@ class SentencePieceVocabulary(Vocabulary):
     @functools.cached_property
     def word_starts(self) -> np.ndarray:
         """Which entries begin a word, bool [v]; in text without spaces a sentence is one word."""
-        return np.array([piece.startswith(_SPACE) for piece in self.pieces])
+        return np.array([piece.startswith(SPACE) for piece in self.pieces])
 
     def encode_batch(
         self, texts: Sequence[str], languages: str | Sequence[str] = "en", num_threads: int = 1
@@ -184,7 +184,7 @@ class SentencePieceVocabulary(Vocabulary):
 
     def split(self, piece: str) -> tuple[int, ...]:
         """Return the ids of a piece of another model, in which U+2581 is a space."""
-        return tuple(self._without_prefix.encode(piece.replace(_SPACE, " ")))
+        return tuple(self._without_prefix.encode(piece.replace(SPACE, " ")))
 
     @functools.cached_property
     def _without_prefix(self) -> sentencepiece.SentencePieceProcessor:

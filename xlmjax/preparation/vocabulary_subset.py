@@ -12,13 +12,12 @@ import itertools
 from ml_collections import ConfigDict
 from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
 
-from xlmjax.data.vocabulary import SentencePieceVocabulary, Vocabulary
+from xlmjax.data.vocabulary import SPACE, SentencePieceVocabulary, Vocabulary
 from xlmjax.preparation.vocabulary_text import Sampled, drawn_lines
 
 _FIELD = "vocab.subset_of"
 _TRAINER = sentencepiece_model.TrainerSpec
 _PIECE = sentencepiece_model.ModelProto.SentencePiece
-_SPACE = "\u2581"  # what SentencePiece writes for the space before a word
 _LINES = 10_000  # tokenised at a time
 
 
@@ -62,7 +61,7 @@ def take_subset(config: ConfigDict) -> tuple[Vocabulary, list[Sampled], Kept]:
         )
     lines, sample = drawn_lines(config)
     counts: collections.Counter[int] = collections.Counter()
-    characters = {_SPACE}
+    characters = {SPACE}
     while batch := list(itertools.islice(lines, _LINES)):
         characters.update(*batch)
         for ids in before.encode_batch(batch):

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import logging
 import operator
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
@@ -30,6 +29,7 @@ from xlmjax.storage_errors import (
     is_full,
     reading,
 )
+from xlmjax.training.checkpoint_settings import CheckpointConfig, higher_is_better
 from xlmjax.training.fingerprint import checksums
 from xlmjax.training.state import (
     StateSpec,
@@ -60,10 +60,6 @@ FREE_FIELDS = (
 # means "as before".
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
 
-# Words in the names of metrics of which the lowest, or the highest, is the best.
-LOWER_IS_BETTER = ("loss", "perplexity", "bits")
-HIGHER_IS_BETTER = ("accuracy", "precision", "bleu", "chrf", "pearson", "spearman")
-
 _LONGEST_READ = 86_400  # seconds that a process waits for another one's; hangs are the watchdog's
 
 T = TypeVar("T")
@@ -73,77 +69,6 @@ log = logging.getLogger(__name__)
 
 # Of what several processes met in a checkpoint, the last of these is what all raise.
 _GRAVITY = (DamagedError, StorageError, CheckpointError, ValueError)
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
-    """Section `checkpoint` of the config."""
-
-    every: int = 1_000
-    keep: int = 3
-    keep_every: int = 0
-    best_metric: str = ""
-    keep_best: int = 1
-    average: int = 1
-    resume_from: str = ""
-    init_from: str = ""
-    init_vocabulary: str = ""
-    init_rms: tuple[tuple[str, float], ...] = ()
-    same_data: bool = True
-
-    def __post_init__(self) -> None:
-        for field, low in (
-            ("every", 1),
-            ("keep", 1),
-            ("keep_every", 0),
-            ("keep_best", 1),
-            ("average", 1),
-        ):
-            if getattr(self, field) < low:
-                raise ValueError(f"checkpoint.{field}={getattr(self, field)} must be {low} or more")
-        if self.keep_every % self.every:
-            raise ValueError(
-                f"checkpoint.keep_every={self.keep_every} must be a multiple of checkpoint.every="
-                f"{self.every}, or nothing is there to keep"
-            )
-        if self.best_metric:
-            higher_is_better(self.best_metric)
-        if self.init_vocabulary and not self.init_from:
-            raise ValueError(
-                f"checkpoint.init_vocabulary={self.init_vocabulary!r} is that of another "
-                "checkpoint: name this one in checkpoint.init_from, or leave it out"
-            )
-        for rule in self.init_rms:
-            try:
-                pattern, size = rule
-                re.compile(pattern)
-                fits = size > 0
-            except (TypeError, ValueError, re.error) as error:
-                raise ValueError(
-                    f"checkpoint.init_rms: {rule!r} is no (regex, size) ({error})"
-                ) from None
-            if not fits:
-                raise ValueError(f"checkpoint.init_rms: {rule!r} needs a size above 0")
-
-    @classmethod
-    def from_config(cls, config: Any) -> "CheckpointConfig":
-        """Return the checked section, from a ConfigDict or another mapping with these fields."""
-        return cls(**{field.name: config[field.name] for field in dataclasses.fields(cls)})
-
-
-def higher_is_better(metric: str) -> bool:
-    """Say which end of a metric is the better one, by the last part of its name.
-
-    Raises `ValueError` where the name does not tell.
-    """
-    words = {*metric.rpartition("/")[2].split("_")}
-    lower, higher = words & {*LOWER_IS_BETTER}, words & {*HIGHER_IS_BETTER}
-    if bool(lower) == bool(higher):
-        raise ValueError(
-            f"checkpoint.best_metric={metric!r}: whether the lowest or the highest is the best is "
-            f"known of {', '.join((*LOWER_IS_BETTER, *HIGHER_IS_BETTER))}; name one of these"
-        )
-    return bool(higher)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ The order is fixed and the first that applies wins: the workdir's latest checkpo
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -20,7 +21,6 @@ from xlmjax.data.vocabulary_change import VocabularyChange
 from xlmjax.storage_errors import reading
 from xlmjax.training.checkpoint import (
     STATE,
-    CheckpointConfig,
     Checkpoints,
     Identity,
     find_checkpoint,
@@ -28,6 +28,7 @@ from xlmjax.training.checkpoint import (
     read_metadata,
     restore_state,
 )
+from xlmjax.training.checkpoint_settings import CheckpointConfig
 from xlmjax.training.state import (
     StateSpec,
     TrainState,
@@ -213,6 +214,11 @@ def load_parameters(
         for pattern, size in sizes:
             if re.fullmatch(pattern, new):
                 values[new], factor = _sized(values[new], size)
+                if not math.isfinite(factor):
+                    raise ValueError(
+                        f"checkpoint.init_rms: {new} of {place} is all zeros and has no size: "
+                        f"leave it out of {pattern!r}"
+                    )
                 scaled.append((new, factor))
                 break
     report = Report(
