@@ -104,7 +104,8 @@ def get_config(arg: str = "") -> ConfigDict:
     model.attention = "auto"
     model.remat = "none"  # none | full | dots
     model.scan_layers = True
-    model.pooling = "first"  # first | mean: what of a text a classifier sees
+    # What of a text a classifier sees: first | mean | difference (of a pair's sides).
+    model.pooling = "first"
     model.classifier_dropout = 0.0
     # LoRA beside every affine map of the layers; 0 is none. Freeze the rest with optimizer.scales:
     # ((r".*(lora|classifier).*", 1.0), (r".*", 0.0)).

@@ -19,6 +19,7 @@ CLASSIC = ModelConfig(
     vocab_size=VOCAB,
     language_ids=LANGUAGES,
     pad_id=PAD,
+    eos_id=EOS,
     embed_dim=16,
     num_layers=3,
     num_heads=4,

@@ -19,13 +19,14 @@ from xlmjax.data.mixture import open_groups
 from xlmjax.data.store import TokenStore
 from xlmjax.data.vocabulary import Vocabulary
 from xlmjax.evaluation import ClassificationAccuracy
-from xlmjax.experiment import build_experiment
+from xlmjax.experiment import build_experiment, make_groups
 from xlmjax.models.xlm import XLM
 from xlmjax.objectives.classification import Classification, examples
 from xlmjax.sweep import runs_of, workdirs
 from xlmjax.train import losses_of_layout, train
 
 LABELS = ("no", "yes", "maybe")
+POOLINGS = ("first", "mean", "difference")
 MODEL = dataclasses.replace(CLASSIC, num_labels=3)
 
 
@@ -95,7 +96,27 @@ def rows_of(texts, packed):
     return batch
 
 
-@pytest.mark.parametrize("pooling", ["first", "mean"])
+def pairs():
+    """Return `</s> premise </s> hypothesis </s>` of several lengths, each with its language."""
+    generator = np.random.default_rng(3)
+    return [
+        (np.concatenate([tokens, generator.integers(6, 47, size), [EOS]]), language)
+        for (tokens, language), size in zip(sentences(), (2, 1, 3, 1), strict=True)
+    ]
+
+
+def vector(states, tokens, pooling):
+    """Return what a classifier sees of one segment."""
+    if pooling == "first":
+        return states[0]
+    if pooling == "mean":
+        return states.mean(axis=0)
+    separator = np.flatnonzero(tokens == EOS)[1]
+    difference = states[:separator].mean(axis=0) - states[separator:].mean(axis=0)
+    return np.concatenate([difference, abs(difference)])
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
 def test_packed_examples_give_the_loss_and_gradient_of_single_ones(pooling):
     model = randomised(dataclasses.replace(MODEL, pooling=pooling))
     objective = Classification(LABELS)
@@ -105,32 +126,34 @@ def test_packed_examples_give_the_loss_and_gradient_of_single_ones(pooling):
         return out.sum / out.weight, out.metrics
 
     found = [
-        jax.jit(jax.value_and_grad(loss, has_aux=True))(model, rows_of(sentences(), packed))
+        jax.jit(jax.value_and_grad(loss, has_aux=True))(model, rows_of(pairs(), packed))
         for packed in (True, False)
     ]
     ((one, metrics), gradient), ((other, _), expected) = found
-    assert float(metrics["loss"].weight) == len(sentences())
+    assert float(metrics["loss"].weight) == len(pairs())
     np.testing.assert_allclose(one, other, rtol=1e-5)
     for a, b in zip(*map(jax.tree.leaves, (gradient, expected)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_scores_are_the_first_state_or_the_mean_through_the_classifier():
-    batch = rows_of(sentences(), packed=True)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_scores_are_a_vector_of_the_states_through_the_classifier(pooling):
+    texts = pairs()
+    batch = rows_of(texts, packed=True)
     names = ("tokens", "positions", "segment_ids", "language_ids")
     picks, labels = examples(jnp.asarray(batch["labels"]))
-    for pooling in ("first", "mean"):
-        model = randomised(dataclasses.replace(MODEL, pooling=pooling))
-        states = np.asarray(model.encode(*(batch[name] for name in names)))[0]
-        scores = np.asarray(model.classify(*(batch[name] for name in names), picks))[0]
-        kernel, bias = np.asarray(model.classifier.kernel), np.asarray(model.classifier.bias)
-        for number in range(len(sentences())):
-            own = states[batch["segment_ids"][0] == number + 1]
-            pooled = own[0] if pooling == "first" else own.mean(axis=0)
-            np.testing.assert_allclose(scores[number], pooled @ kernel + bias, atol=1e-5)
-            assert labels[0, number] == number % 3
-    assert np.all(np.asarray(labels)[0, len(sentences()) :] == -1)
+    model = randomised(dataclasses.replace(MODEL, pooling=pooling))
+    states = np.asarray(model.encode(*(batch[name] for name in names)))[0]
+    scores = np.asarray(model.classify(*(batch[name] for name in names), picks))[0]
+    kernel, bias = np.asarray(model.classifier.kernel), np.asarray(model.classifier.bias)
+    for number, (tokens, _) in enumerate(texts):
+        own = states[batch["segment_ids"][0] == number + 1]
+        expected = vector(own, tokens, pooling) @ kernel + bias
+        np.testing.assert_allclose(scores[number], expected, atol=1e-5)
+        assert labels[0, number] == number % 3
+    assert np.all(np.asarray(labels)[0, len(texts) :] == -1)
     assert batch["tokens"][0, 0] == EOS
+    assert model.cfg.num_parameters() == sum(leaf.size for leaf in jax.tree.leaves(model))
 
 
 def test_dropout_of_the_classifier_depends_on_the_key_alone():
@@ -254,6 +277,28 @@ def test_examples_that_training_cuts_are_counted_and_said(folder):
         f"xnli.en, rows of 9: {np.count_nonzero(sizes > 9)} examples cut at the end of the longer "
         "side"
     )
+
+
+def test_single_texts_have_no_difference(folder):
+    source = TokenStore.open(folder / "stores" / "xnli.en" / "train").manifest
+    write_store(
+        folder / "stores" / "single.en" / "train",
+        {"tokens": [[7, 8], [9]]},
+        {"tokens": "en"},
+        task="single.en",
+        vocabulary=source.vocabulary,
+        labels=(LABELS, [0, 1]),
+    )
+    config = config_of(folder, data__mixture=("single.en",), model__pooling="difference")
+    experiment = build_experiment(config)
+    groups = open_groups(config, experiment.vocabulary)
+    message = r'single.en holds single texts, and model.pooling="difference" is for pairs'
+    with pytest.raises(ValueError, match=message):
+        make_groups(experiment, groups)
+    fields = config.evals.xnli
+    fields.tasks, fields.split = ("single.en",), "train"
+    with jax.set_mesh(experiment.mesh), pytest.raises(ValueError, match=message):
+        ClassificationAccuracy("x", fields, experiment.evaluation_context)
 
 
 def test_an_evaluator_of_unlabelled_text_is_refused(folder):

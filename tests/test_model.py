@@ -505,6 +505,8 @@ def test_every_place_of_every_layer_drops_other_elements(monkeypatch, scan_layer
         ({"language_ids": (4, 4)}, r"model.language_ids=\(4, 4\): name every language"),
         ({"head_tile": -2}, r"model.head_tile=-2.*-1 to tile"),
         ({"pad_id": VOCAB}, r"model.pad_id=47: the vocabulary has 47"),
+        ({"pooling": "max"}, r"model.pooling='max': choose first \| mean \| difference"),
+        ({"pooling": "difference", "eos_id": -1}, r"model.eos_id=-1: .*the id of the end symbol"),
         ({"positions": "rope", "num_heads": 16}, r"needs an even width per head, not 1"),
     ],
 )
@@ -522,7 +524,7 @@ def test_a_row_longer_than_the_positions_is_refused():
 
 
 def test_config_fields_are_those_of_the_base_config():
-    facts = {"vocab_size", "language_ids", "pad_id", "num_labels", "reads_source"}
+    facts = {"vocab_size", "language_ids", "pad_id", "eos_id", "num_labels", "reads_source"}
     fields = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
     assert set(base.get_config().model) == set(fields) - facts
     assert dict(base.get_config().model) == {k: v for k, v in fields.items() if k not in facts}

@@ -133,6 +133,7 @@ def build_experiment(
         vocab_size=vocabulary.size,
         language_ids=_language_ids(config.data.languages),
         pad_id=vocabulary.pad,
+        eos_id=vocabulary.eos,
         num_labels=len(label_names(config)),
     )
     lengths = {f"objectives.{name}.length": length_of(config, name) for name in config.objectives}
@@ -217,6 +218,8 @@ def make_groups(experiment: Experiment, data: Sequence[DataGroup]) -> list[Group
         check_kind(part, fields.name, where)
         labels = fields.labels if fields.name == "classification" else ()
         check_labels(part, labels, where)
+        for task in part.mixture.tasks if labels else ():
+            experiment.model.check_sides(len(task.store.manifest.sides), task.name)
         counts = None
         if fields.sample_alpha:
             counts = token_counts(part, experiment.vocabulary)

@@ -37,6 +37,7 @@ class ClassificationAccuracy:
         self._tasks = open_uncut(name, fields.tasks, fields.split, context)
         self._labels = _labels(name, self._tasks, config)
         for task in self._tasks:
+            context.model.check_sides(len(task.store.manifest.sides), task.name)
             for code in sorted({*task.languages} - {*config.data.languages}):
                 log.warning(
                     "evals.%s: %s is in %r, which data.languages does not list: the model has no "

@@ -116,6 +116,8 @@ class Format:
                 wrong.append(f"model.{name}={getattr(cfg, name)!r}")
         if self.model_type == "xlm" and cfg.mlp_dim != 4 * cfg.embed_dim:
             wrong.append(f"model.mlp_dim={cfg.mlp_dim} (it has 4 * embed_dim)")
+        if cfg.num_labels and cfg.pooling != "first":
+            wrong.append(f"model.pooling={cfg.pooling!r} (its classifier sees the first state)")
         if cfg.lora_rank:
             wrong.append(f"model.lora_rank={cfg.lora_rank}")
         return wrong

@@ -16,7 +16,7 @@ _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "attention": ("auto", *attention.IMPLEMENTATIONS),
     "remat": ("none", "full", "dots"),
-    "pooling": ("first", "mean"),
+    "pooling": ("first", "mean", "difference"),
 }
 _POSITIVE = ("vocab_size", "embed_dim", "num_layers", "num_heads", "mlp_dim", "max_positions")
 
@@ -28,6 +28,7 @@ class ModelConfig:
     vocab_size: int
     language_ids: tuple[int, ...]  # ids of xlmjax.languages, in the order of the table's rows
     pad_id: int
+    eos_id: int = -1  # -1: not known; pooling "difference" needs it
     num_labels: int = 0  # 0: no classifier
     reads_source: bool = False  # of a decoder: layers attend to an encoder's states
     embed_dim: int = 256
@@ -70,6 +71,7 @@ class ModelConfig:
         vocab_size: int,
         language_ids: Sequence[int],
         pad_id: int,
+        eos_id: int = -1,
         num_labels: int = 0,
     ) -> "ModelConfig":
         """Return the validated `model` section; a wrong field raises `ValueError`."""
@@ -77,6 +79,7 @@ class ModelConfig:
             vocab_size=vocab_size,
             language_ids=tuple(language_ids),
             pad_id=pad_id,
+            eos_id=eos_id,
             num_labels=num_labels,
             **config,
         )
@@ -138,6 +141,11 @@ class ModelConfig:
         self._require(
             0 <= self.pad_id < self.vocab_size, "pad_id", f"the vocabulary has {self.vocab_size}"
         )
+        self._require(
+            self.pooling != "difference" or 0 <= self.eos_id < self.vocab_size,
+            "eos_id",
+            'pooling="difference" needs the id of the end symbol, which separates the sides',
+        )
 
     @property
     def decoder(self) -> "ModelConfig":
@@ -164,10 +172,23 @@ class ModelConfig:
                 f'model.positions="rope"'
             )
 
+    def check_sides(self, sides: int, task: str) -> None:
+        """Raise `ValueError` where a classifier cannot read examples of so many sides."""
+        if self.pooling == "difference" and sides < 2:
+            raise ValueError(
+                f'{task} holds single texts, and model.pooling="difference" is for pairs: take '
+                '"first" or "mean"'
+            )
+
     @property
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.embed_dim // self.num_heads
+
+    @property
+    def pooled_dim(self) -> int:
+        """Width of what a classifier sees of a text."""
+        return self.embed_dim * (2 if self.pooling == "difference" else 1)
 
     @property
     def compute_dtype(self) -> jnp.dtype:
@@ -210,7 +231,7 @@ class ModelConfig:
         final_norm = norm if self.norm == "pre" else 0
         head = self.vocab_size * (self.bias + (0 if self.tie_embeddings else embed))
         head += embed * (embed + self.bias) + norm if self.head_transform else 0
-        head += self.num_labels * (embed + 1)
+        head += self.num_labels * (self.pooled_dim + 1)
         own = self._embedding_parameters() + self.num_layers * layer + final_norm + head
         if not self.decoder_layers:
             return own

@@ -9,11 +9,11 @@ from jaxtyping import Array, Float, Int, Key
 from xlmjax.models.config import ModelConfig
 from xlmjax.models.heads import Head
 from xlmjax.models.layers import Dense, Norm, Rows, drop, table, take, zero_padding
+from xlmjax.models.pooling import pool_segments
 from xlmjax.models.transformer import Transformer
 from xlmjax.ops import cross_entropy, dropout
 from xlmjax.ops.embedding import lookup
 from xlmjax.ops.mesh_axes import TableAxes
-from xlmjax.ops.similarity import mean_by_segment
 from xlmjax.parallel.partition import constrain, mesh_axes
 
 
@@ -91,7 +91,7 @@ class XLM(nnx.Module):
         self.embeddings = Embeddings(cfg, key_embeddings)
         self.transformer = Transformer(cfg, key_transformer)
         self.head = Head(cfg, key_head)
-        embed, labels = {"embed": cfg.embed_dim}, {"labels": cfg.num_labels}
+        embed, labels = {"embed": cfg.pooled_dim}, {"labels": cfg.num_labels}
         key_classifier = jax.random.fold_in(key, 3)
         self.classifier = Dense(embed, labels, True, key_classifier) if cfg.num_labels else None
 
@@ -147,8 +147,8 @@ class XLM(nnx.Module):
     ) -> Float[Array, "b k n"]:
         """Return the scores of the labels, in float32, of the segments that begin at `picks`.
 
-        A segment is represented by the state of its first token or, with `model.pooling` "mean", by
-        the mean of its states; dropout and an affine map follow (specification 5.5).
+        A segment is represented by the state of its first token or, with another `model.pooling`,
+        as `pool_segments` does; dropout and an affine map follow (specification 5.5).
         """
         cfg = self.cfg
         if self.classifier is None:
@@ -166,8 +166,7 @@ class XLM(nnx.Module):
             row_ids=row_ids,
         ).astype(jnp.float32)
         if not first:
-            means = mean_by_segment(states, segment_ids, picks.shape[1])
-            states = take(means, jnp.maximum(take(segment_ids, picks) - 1, 0))
+            states = pool_segments(cfg, states, tokens, positions, segment_ids, picks)
         if key is not None:
             row_ids = jnp.arange(tokens.shape[0]) if row_ids is None else row_ids
             seeds = dropout.row_seeds(key, row_ids)

@@ -54,6 +54,7 @@ FREE_FIELDS = (
     "scan_layers",
     "head_tile",
     "pooling",
+    "eos_id",  # the vocabulary is compared by itself
     "classifier_dropout",
 )
 # What a checkpoint from before a field of ModelConfig existed has there: a new field's default
