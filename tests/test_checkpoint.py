@@ -511,8 +511,8 @@ def test_init_from_takes_parameters_by_name_and_shape_and_reports(trained, tmp_p
     [
         (("embeddings/(", 0.1), r"'embeddings/\(', 0.1\) is no \(regex, size\) \(missing \), "),
         (("embeddings/.*",), r"is no \(regex, size\) \(not enough values"),
-        (("embeddings/.*", "small"), r"is no \(regex, size\) \('>' not supported"),
-        (("embeddings/.*", 0.0), r"0.0\) needs a size above 0"),
+        (("embeddings/.*", "small"), r"has size 'small': give a number above 0"),
+        (("embeddings/.*", 0.0), r"has size 0.0: give a number above 0"),
     ],
 )
 def test_a_rule_of_sizes_that_is_none_is_refused(rule, message):

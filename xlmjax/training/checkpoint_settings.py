@@ -1,8 +1,9 @@
 """What `config.checkpoint` says: what is saved and kept, and what a run starts from."""
 
 import dataclasses
-import re
 from typing import Any
+
+from xlmjax.training.name_rules import check_rules
 
 # Words in the names of metrics of which the lowest, or the highest, is the best.
 LOWER_IS_BETTER = ("loss", "perplexity", "bits")
@@ -52,17 +53,11 @@ class CheckpointConfig:
                 f"checkpoint.init_rms={self.init_rms!r} is of the parameters of another "
                 "checkpoint: name this one in checkpoint.init_from, or leave it out"
             )
-        for rule in self.init_rms:
-            try:
-                pattern, size = rule
-                re.compile(pattern)
-                fits = size > 0
-            except (TypeError, ValueError, re.error) as error:
+        for pattern, size in check_rules(self.init_rms, "checkpoint.init_rms", "size"):
+            if not isinstance(size, int | float) or size <= 0:
                 raise ValueError(
-                    f"checkpoint.init_rms: {rule!r} is no (regex, size) ({error})"
-                ) from None
-            if not fits:
-                raise ValueError(f"checkpoint.init_rms: {rule!r} needs a size above 0")
+                    f"checkpoint.init_rms: {pattern!r} has size {size!r}: give a number above 0"
+                )
 
     @classmethod
     def from_config(cls, config: Any) -> "CheckpointConfig":

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from xlmjax.ops.schedules import Schedule, constant, piecewise
+from xlmjax.training.name_rules import check_rules
 from xlmjax.training.state import parameter_axes, parameter_name
 
 Rules = Sequence[tuple[str, Any]]
@@ -30,12 +31,7 @@ Rules = Sequence[tuple[str, Any]]
 def parse_scales(rules: Rules) -> tuple[tuple[str, Schedule], ...]:
     """Return (regex, schedule) pairs; raises `ValueError` naming the rule that is none."""
     parsed = []
-    for rule in rules:
-        try:
-            pattern, value = rule
-            re.compile(pattern)
-        except (TypeError, ValueError, re.error) as error:
-            raise ValueError(f"optimizer.scales: {rule!r} is no (regex, scale) ({error})") from None
+    for pattern, value in check_rules(rules, "optimizer.scales", "scale"):
         number = isinstance(value, int | float)
         field = f"optimizer.scales: scale of {pattern!r}"
         schedule = constant(value) if number else piecewise(value, field)
