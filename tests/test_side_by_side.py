@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 import threading
 import time
+import types
 
 import pytest
 from etils import epath
@@ -41,6 +43,25 @@ def test_cores_are_divided(monkeypatch, cores, expected):
 def test_where_cores_cannot_be_told_none_is_named(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert side_by_side._divided(2) == [set(), set()]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no cores to keep to here")
+def test_a_process_keeps_to_its_cores(monkeypatch):
+    before, seen = os.sched_getaffinity(0), []
+
+    def train(config, workdir):
+        seen.append(os.sched_getaffinity(0))
+        return types.SimpleNamespace(preempted=False)
+
+    monkeypatch.setattr("xlmjax.train.train", train)
+    monkeypatch.setattr(side_by_side, "when_parent_ends", lambda stop: None)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)  # as it was, afterwards
+    try:
+        side_by_side._train("one | ", {min(before)}, None, None)
+        side_by_side._train("any | ", set(), None, None)
+    finally:
+        os.sched_setaffinity(0, before)
+    assert seen == [{min(before)}] * 2
 
 
 def test_the_run_that_fails_is_named_and_the_other_ends(data, tmp_path, capfd):
