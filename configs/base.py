@@ -267,6 +267,7 @@ def retrieval(tasks: tuple[str, ...], split: str = "validation", **fields) -> Co
     evaluator.max_tokens = 0  # pairs with a longer side are dropped and counted; 0: max_positions
     evaluator.layer = -1  # states after which layer: 0 embeddings, n the n-th, -1 the last
     evaluator.pooling = "mean"  # mean (delimiters included) | first
+    evaluator.centered = False  # the mean of each side's vectors is taken off them
     evaluator.neighbours = 10  # of CSLS and margin
     evaluator.lock()
     evaluator.update(fields)

@@ -77,12 +77,18 @@ def one_by_one(folder, model, side, layer=-1, pooling="mean"):
     return np.array(found)
 
 
-@pytest.mark.parametrize(("layer", "pooling"), [(-1, "mean"), (1, "mean"), (2, "first")])
-def test_values_are_those_of_the_definitions(folder, host_model, layer, pooling):
-    values, _ = measure(folder, host_model, {"layer": layer, "pooling": pooling})
+@pytest.mark.parametrize(
+    ("layer", "pooling", "centered"),
+    [(-1, "mean", False), (1, "mean", True), (2, "first", False)],
+)
+def test_values_are_those_of_the_definitions(folder, host_model, layer, pooling, centered):
+    fields = {"layer": layer, "pooling": pooling, "centered": centered}
+    values, _ = measure(folder, host_model, fields)
     x, y = (
         one_by_one(folder, host_model, side, layer, pooling) for side in ("tokens", "target_tokens")
     )
+    if centered:
+        x, y = x - x.mean(axis=0), y - y.mean(axis=0)
     assert len(x) == 17
     for measure_name in ("cosine", "csls", "margin"):
         table = scores(x, y, measure_name, NEIGHBOURS)

@@ -76,7 +76,8 @@ class Retrieval:
     """Accuracy of matching translations both ways, by cosine, CSLS and margin; mean similarity.
 
     "Forward" looks the sentences of a task's first language up in its second, "backward" the
-    reverse; an accuracy without a direction is the mean of both.
+    reverse; an accuracy without a direction is the mean of both. With `centered` the mean vector of
+    each side of a task is taken off its vectors first (Libovický et al. 2020, section 3).
     """
 
     def __init__(self, name: str, fields: ConfigDict, context: Context):
@@ -98,6 +99,7 @@ class Retrieval:
             ]
             for pairs in self._pairs
         ]
+        self._centered = fields.centered
         self._encode = SentenceEncoder(
             context.mesh,
             context.strategy,
@@ -119,6 +121,7 @@ class Retrieval:
             "split": fields.split,
             "layer": fields.layer,
             "pooling": fields.pooling,
+            "centered": fields.centered,
             "neighbours": fields.neighbours,
             "max_pairs": fields.max_pairs,
             "max_tokens": limit,
@@ -160,6 +163,8 @@ class Retrieval:
         self, x: Float32[np.ndarray, "n e"], y: Float32[np.ndarray, "n e"]
     ) -> dict[str, float]:
         n = len(x)
+        if self._centered:
+            x, y = x - x.mean(axis=0), y - y.mean(axis=0)
         sums = jax.device_get(self._align(_filled(x), _filled(y), n))
         metrics = {}
         for index, measure in enumerate(similarity.MEASURES):
