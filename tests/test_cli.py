@@ -1,5 +1,6 @@
 """The command line: help, overrides, and errors that name the field and the remedy."""
 
+import json
 import logging
 import os
 import pathlib
@@ -9,9 +10,11 @@ import sys
 
 import jax
 import pytest
+from ml_collections import ConfigDict
 
 from xlmjax import cli
-from xlmjax.configuration import ConfigError, config_names, load_config
+from xlmjax.configs import base
+from xlmjax.configuration import ConfigError, config_names, load_config, to_json
 
 
 def test_the_version_names_packages_and_devices(capsys, monkeypatch):
@@ -205,6 +208,25 @@ def test_a_config_file_may_add_objectives_and_evaluators(tmp_path):
         CONFIG_FILE.format(line="config.objectives.clm = base.objective('causal_lm', share=0.5)")
     )
     assert load_config(str(path)).objectives.clm.share == 0.5
+
+
+def test_a_workdir_from_before_a_field_has_its_default(tmp_path):
+    config = load_config("wiki15")
+    config.evals.unlock()
+    config.evals.score = base.translation(("mt.en_sw",))
+    config.evals.mine = ConfigDict({"name": "registered_by_a_module", "tasks": ("mlm.en",)})
+    saved = json.loads(to_json(config))
+    del saved["evals"]["retrieval"]["centered"], saved["objectives"]["mlm"]["rate"]
+    del saved["evals"]["score"]["decoding"]["beams"], saved["model"]["pooling"]
+    saved["evals"]["retrieval"]["max_pairs"] = 7
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"config": saved}))
+    expected = config.copy_and_resolve_references()
+    expected.objectives.mlm.rate = ((0, 0.15),)
+    expected.evals.retrieval.max_pairs = 7
+    assert load_config(str(path)).to_dict() == expected.to_dict()
+    found = load_config(str(path), ["--config.evals.retrieval.centered=True"])
+    assert found.evals.retrieval.centered
 
 
 def test_the_config_of_the_readme_loads(tmp_path):

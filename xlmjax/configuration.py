@@ -127,13 +127,22 @@ def _saved_config(path: pathlib.Path) -> ConfigDict:
                 for name, fields in saved.pop("objectives").items()
             }
         )
-        config.evals = ConfigDict(_tuples(saved.pop("evals")))
+        config.evals = ConfigDict(
+            {name: _evaluator(_tuples(fields)) for name, fields in saved.pop("evals").items()}
+        )
     config.update(_tuples(saved))
     for section in (config.objectives, config.evals):  # a config file may add to them
         section.unlock()
         for entry in section.values():
             entry.lock()
     return config
+
+
+def _evaluator(fields: dict[str, Any]) -> ConfigDict:
+    """Return an entry of `config.evals` with every field of its kind: of one of configs/base.py."""
+    base = importlib.import_module("xlmjax.configs.base")
+    make = getattr(base, fields["name"], None)  # a module of the user's may have registered others
+    return make(**fields) if make else ConfigDict(fields)
 
 
 def _tuples(value: Any) -> Any:
