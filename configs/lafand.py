@@ -45,7 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.objectives.mt = base.objective("translation", label_smoothing=0.1)
     if choice.init:
         config.checkpoint.init_from = choice.init
-        config.checkpoint.init_vocabulary = "runs/wiki15/vocabulary.model"
+        config.checkpoint.init_vocabulary = f"{choice.init}/vocabulary.model"
         # As large as one that was begun here: from a larger table words are sure and wrong.
         config.checkpoint.init_rms = (("embeddings/tokens", 0.1),)
     config.optimizer.name = "muon"

@@ -513,6 +513,7 @@ def test_init_from_takes_parameters_by_name_and_shape_and_reports(trained, tmp_p
         (("embeddings/.*",), r"is no \(regex, size\) \(not enough values"),
         (("embeddings/.*", "small"), r"has size 'small': give a number above 0"),
         (("embeddings/.*", 0.0), r"has size 0.0: give a number above 0"),
+        (("embeddings/.*", float("nan")), r"has size nan: give a number above 0"),
     ],
 )
 def test_a_rule_of_sizes_that_is_none_is_refused(rule, message):

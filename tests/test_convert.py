@@ -337,6 +337,15 @@ def test_without_torch_it_says_that_nothing_was_compared(monkeypatch, tmp_path):
     assert "not compared: torch and transf" in str(found)
 
 
+def test_a_classifier_of_other_states_than_the_first_has_no_place_in_the_format():
+    first = dataclasses.replace(CLASSIC, mlp_dim=4 * CLASSIC.embed_dim, num_labels=3)
+    assert not XLM.misfits(first)
+    for pooling in ("mean", "difference"):
+        [wrong] = XLM.misfits(dataclasses.replace(first, pooling=pooling))
+        assert wrong == f"model.pooling={pooling!r} (its classifier sees the first state)"
+    assert not XLM.misfits(dataclasses.replace(first, pooling="mean", num_labels=0))
+
+
 def test_a_damaged_safetensors_file_is_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     write_safetensors(tmp_path, {"a": (3, 2)}, lambda _: np.ones((3, 2)), np.dtype("<f4"), 10**9)

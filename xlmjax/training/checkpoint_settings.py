@@ -54,7 +54,7 @@ class CheckpointConfig:
                 "checkpoint: name this one in checkpoint.init_from, or leave it out"
             )
         for pattern, size in check_rules(self.init_rms, "checkpoint.init_rms", "size"):
-            if not isinstance(size, int | float) or size <= 0:
+            if not (isinstance(size, int | float) and size > 0):
                 raise ValueError(
                     f"checkpoint.init_rms: {pattern!r} has size {size!r}: give a number above 0"
                 )
