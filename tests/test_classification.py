@@ -19,7 +19,7 @@ from xlmjax.data.mixture import open_groups
 from xlmjax.data.store import TokenStore
 from xlmjax.data.vocabulary import Vocabulary
 from xlmjax.evaluation import ClassificationAccuracy
-from xlmjax.experiment import build_experiment, make_groups
+from xlmjax.experiment import build_experiment, load_trained, make_groups
 from xlmjax.models.xlm import XLM
 from xlmjax.objectives.classification import Classification, examples
 from xlmjax.sweep import runs_of, workdirs
@@ -277,6 +277,13 @@ def test_examples_that_training_cuts_are_counted_and_said(folder):
         f"xnli.en, rows of 9: {np.count_nonzero(sizes > 9)} examples cut at the end of the longer "
         "side"
     )
+
+
+def test_a_classifier_is_not_read_with_another_pooling(folder, tmp_path):
+    train(config_of(folder, train__num_steps=1, checkpoint__every=1), tmp_path)
+    for pooling in ("mean", "difference"):
+        with pytest.raises(ValueError, match=rf"model.pooling is 'first' there and '{pooling}' he"):
+            load_trained(config_of(folder, model__pooling=pooling), tmp_path)
 
 
 def test_single_texts_have_no_difference(folder):

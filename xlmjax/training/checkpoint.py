@@ -53,7 +53,6 @@ FREE_FIELDS = (
     "remat",
     "scan_layers",
     "head_tile",
-    "pooling",
     "eos_id",  # the vocabulary is compared by itself
     "classifier_dropout",
 )
