@@ -183,6 +183,9 @@ def get_config(arg: str = "") -> ConfigDict:
     # ((regex, size), ...): parameters of init_from, by their names in the report, are scaled to
     # this root mean square. For large tables, whose words a decoder has trouble to unlearn.
     checkpoint.init_rms = ()
+    # Files of word vectors, in the text format of word2vec, for the embeddings of a fresh model:
+    # those of `xlmjax vectors`, fastText, MUSE or VecMap. Scaled to the size of fresh ones.
+    checkpoint.init_vectors = ()
 
     # name -> evaluator: `perplexity`, `classification`, `translation`, `round_trip`, `retrieval`,
     # `word_translation`

@@ -16,6 +16,7 @@ import pytest
 from etils import epath
 
 from tests.loop_helpers import MODEL, ONE_DEVICE, leaves, make_run, make_spec
+from xlmjax.data.vocabulary import UntrainedVocabulary
 from xlmjax.parallel.mesh import MeshConfig
 from xlmjax.storage_errors import (
     CheckpointError,
@@ -534,7 +535,9 @@ def test_the_order_of_what_a_run_starts_from(trained, tmp_path):
         config = CheckpointConfig(**fields)
         checkpoints = Checkpoints(workdir, config, identity)
         key = jax.random.key(5)
-        state, origin = initialization.initial_state(checkpoints, config, identity, run.spec, key)
+        state, origin = initialization.initial_state(
+            checkpoints, config, identity, run.spec, key, UntrainedVocabulary(60)
+        )
         checkpoints.close()
         return state, origin
 

@@ -23,6 +23,7 @@ ALLOWED = {
     "models": {"ops", "parallel"},
     "objectives": {"models", "ops"},
     "data": set(),
+    "alignment": {"ops", "data"},
     "preparation": {"data", "tasks"},  # its workers register the tasks they read
     "training": {"objectives", "models", "ops", "parallel", "data", "planning"},
     "evaluation": {"objectives", "models", "ops", "parallel", "data"},
@@ -101,7 +102,7 @@ def test_training_and_evaluation_run_without_tensorflow_and_torch():
         "import xlmjax.commands.train, xlmjax.commands.eval, xlmjax.commands.plan\n"
         "import xlmjax.embedding, xlmjax.commands.embed\n"
         "import xlmjax.translation, xlmjax.commands.translate\n"
-        "import xlmjax.trained\n"
+        "import xlmjax.trained, xlmjax.commands.vectors\n"
         "import xlmjax.conversion, xlmjax.commands.convert\n"
         "import xlmjax.dry_run, xlmjax.planning.search, xlmjax.commands.fit\n"
     )

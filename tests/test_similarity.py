@@ -47,6 +47,12 @@ def test_alignment_is_that_of_the_definitions(n, k):
 
 
 @pytest.mark.usefixtures("small_blocks")
+def test_the_whole_matrix_of_csls_is_that_of_the_definition():
+    x, y = translations(37, noise=1.0)
+    np.testing.assert_allclose(similarity.csls(x, y[:23], 5), scores(x, y[:23], "csls", 5), 1e-4)
+
+
+@pytest.mark.usefixtures("small_blocks")
 def test_filler_rows_change_nothing():
     x, y = translations(37, noise=1.0)
     expected = similarity.align(x, y, 37)

@@ -89,7 +89,12 @@ def start(config, workdir):
     checkpoints = Checkpoints(workdir, settings, experiment.identity)
     with contextlib.closing(checkpoints), jax.set_mesh(experiment.mesh):
         return initial_state(
-            checkpoints, settings, experiment.identity, experiment.spec, jax.random.key(1)
+            checkpoints,
+            settings,
+            experiment.identity,
+            experiment.spec,
+            jax.random.key(1),
+            experiment.vocabulary,
         )
 
 

@@ -97,16 +97,20 @@ def test_a_run_starts_from_a_checkpoint_of_another_vocabulary_and_more_languages
         checkpoints.save(state)
         checkpoints.close()
     settings = CheckpointConfig(init_from=str(tmp_path / "old"))
+    moved, lost = (
+        dataclasses.replace(settings, init_vocabulary=str(path))
+        for path in (tmp_path / "old" / "vocabulary.model", tmp_path / "stranger.model")
+    )
+    (tmp_path / "stranger.model").write_bytes(train(46).model)
     change = VocabularyChange(BEFORE, AFTER)
     with jax.set_mesh(new.mesh):
         checkpoints = Checkpoints(tmp_path / "new", settings, new.identity)
-        arguments = checkpoints, settings, new.identity, new.spec, jax.random.key(2)
+        arguments = new.identity, new.spec, jax.random.key(2), new.vocabulary
         with pytest.raises(ValueError, match=r"name it in checkpoint.init_vocabulary"):
-            initial_state(*arguments)
-        stranger = dataclasses.replace(change, before=train(46))
+            initial_state(checkpoints, settings, *arguments)
         with pytest.raises(ValueError, match="the file that the checkpoint was trained with"):
-            initial_state(*arguments, stranger)
-        made, report = initial_state(*arguments, change)
+            initial_state(checkpoints, lost, *arguments)
+        made, report = initial_state(checkpoints, moved, *arguments)
         fresh = named_leaves(new.spec.create(jax.random.key(2)).model)
         checkpoints.close()
     counts = np.bincount([min(len(parts), 2) for parts in change.sources])

@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": ("demo", "the whole method in miniature on generated text, on this machine"),
     "vocab": ("vocab", "train the SentencePiece vocabulary on alpha-sampled text"),
     "prepare": ("prepare", "write token stores for every task that a config names"),
+    "vectors": ("vectors", "vectors of two languages in one space, from text alone, to start from"),
     "plan": ("plan", "tokens, rates and epochs of every task at the end of the run"),
     "fit": ("fit", "does it fit on a TPU slice, and how fast could it be; needs no TPU"),
     "train": ("train", "pretrain, or go on where the workdir's last checkpoint stands"),

@@ -14,8 +14,6 @@ from xlmjax.auto_prepare import ensure_stores
 from xlmjax.data.batches import Batch, Batches, prefetched
 from xlmjax.data.mixture import Group as DataGroup
 from xlmjax.data.mixture import open_groups, places_of, segment_length
-from xlmjax.data.vocabulary import Vocabulary
-from xlmjax.data.vocabulary_change import VocabularyChange
 from xlmjax.description import data_identity, describe, losses_of_layout, write_description
 from xlmjax.evaluation import (
     Scheduled,
@@ -92,7 +90,7 @@ def train(config: ConfigDict, workdir: epath.PathLike, stop_after: int | None = 
                 identity,
                 experiment.spec,
                 key,
-                _vocabulary_change(checkpointing, experiment),
+                experiment.vocabulary,
             )
             jax.block_until_ready(state)
         start, num_steps = int(state.step), experiment.train.num_steps
@@ -255,15 +253,6 @@ def _throughput(experiment: Experiment, data: Sequence[DataGroup]) -> Throughput
             if accelerator and not experiment.model.decoder_layers
             else None
         ),
-    )
-
-
-def _vocabulary_change(config: CheckpointConfig, experiment: Experiment) -> VocabularyChange | None:
-    """Return how a checkpoint of `checkpoint.init_vocabulary` becomes one of `data.vocabulary`."""
-    if not config.init_vocabulary:
-        return None
-    return VocabularyChange(
-        Vocabulary.load(config.init_vocabulary, "checkpoint.init_vocabulary"), experiment.vocabulary
     )
 
 

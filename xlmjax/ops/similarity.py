@@ -84,6 +84,15 @@ def scores(
     return cosine / jnp.maximum((near_x + near_y) / 2, _TINY)
 
 
+def csls(x: Float[Array, "n e"], y: Float[Array, "m e"], k: int = 10) -> Float[Array, "n m"]:
+    """Return the CSLS of each row of `x` with each row of `y`: the whole matrix, at once."""
+    x, y = unit(x), unit(y)
+    near_x, near_y = (mean_of_nearest(a, b, k, len(b)) for a, b in ((x, y), (y, x)))
+    cosine = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
+    near_x, near_y = (jnp.broadcast_to(near, cosine.shape) for near in (near_x[:, None], near_y))
+    return scores(cosine, near_x, near_y, "csls")
+
+
 def top_matches(
     x: Float[Array, "n e"],
     y: Float[Array, "m e"],

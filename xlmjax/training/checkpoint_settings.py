@@ -24,6 +24,7 @@ class CheckpointConfig:
     init_from: str = ""
     init_vocabulary: str = ""
     init_rms: tuple[tuple[str, float], ...] = ()
+    init_vectors: tuple[str, ...] = ()
     same_data: bool = True
 
     def __post_init__(self) -> None:
@@ -47,6 +48,11 @@ class CheckpointConfig:
             raise ValueError(
                 f"checkpoint.init_vocabulary={self.init_vocabulary!r} is that of another "
                 "checkpoint: name this one in checkpoint.init_from, or leave it out"
+            )
+        if self.init_vectors and self.init_from:
+            raise ValueError(
+                f"checkpoint.init_vectors={self.init_vectors!r} and checkpoint.init_from="
+                f"{self.init_from!r} both say what the embeddings start from: leave one out"
             )
         if self.init_rms and not self.init_from:
             raise ValueError(

@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
+from xlmjax.data.vocabulary import Vocabulary
 from xlmjax.data.vocabulary_change import VocabularyChange
 from xlmjax.storage_errors import reading
 from xlmjax.training.checkpoint import (
@@ -29,6 +30,7 @@ from xlmjax.training.checkpoint import (
     restore_state,
 )
 from xlmjax.training.checkpoint_settings import CheckpointConfig
+from xlmjax.training.initial_vectors import with_vectors
 from xlmjax.training.state import (
     StateSpec,
     TrainState,
@@ -45,11 +47,12 @@ def initial_state(
     identity: Identity,
     spec: StateSpec,
     key: jax.Array,
-    change: VocabularyChange | None = None,
+    vocabulary: Vocabulary,
 ) -> tuple[TrainState, str]:
     """Return the state to start from and a sentence that says where it is from.
 
-    `change` says what becomes of a checkpoint of another vocabulary in `checkpoint.init_from`.
+    `vocabulary` is the run's: what the pieces of `checkpoint.init_vocabulary` become ones of, and
+    whose pieces the words of `checkpoint.init_vectors` are.
     """
     state = checkpoints.restore(spec)
     if state is not None:
@@ -60,8 +63,15 @@ def initial_state(
         return state, f"going on from step {int(state.step)} of {place}"
     state = spec.create(key)
     if config.init_from:
+        change = None
+        if config.init_vocabulary:
+            before = Vocabulary.load(config.init_vocabulary, "checkpoint.init_vocabulary")
+            change = VocabularyChange(before, vocabulary)
         model, report = _initialised(config, state.model, identity, change)
         return dataclasses.replace(state, model=model), report
+    if config.init_vectors:
+        model, report = with_vectors(state.model, config.init_vectors, vocabulary)
+        return dataclasses.replace(state, model=model), f"fresh parameters but {report}"
     return state, "fresh parameters"
 
 

@@ -1,0 +1,175 @@
+"""Two languages in one space from the text of each: counts, information, and a made-up pair."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.small_run import small_config, write_data
+from tests.stores import write_store
+from xlmjax import cli
+from xlmjax.alignment.common_space import find_common_space, mutual
+from xlmjax.alignment.contexts import WINDOW, Contexts, positive_pmi
+from xlmjax.data.vocabulary import UntrainedVocabulary, Vocabulary
+from xlmjax.data.word_vectors import read_word_vectors
+
+KINDS, SHARED, FIRST = 200, 60, 5
+VOCABULARY = UntrainedVocabulary(FIRST + 2 * KINDS)
+
+
+def count(store, **limits):
+    limits = {"min_count": 1, "max_pieces": 1_000, "max_contexts": 1_000} | limits
+    return Contexts.of([store], VOCABULARY, **limits)
+
+
+def test_counts_are_those_of_a_window_within_an_example(tmp_path):
+    rng = np.random.default_rng(0)
+    examples = [rng.integers(3, 30, size=rng.integers(0, 25)).tolist() for _ in range(50)]
+    store = write_store(tmp_path, {"tokens": examples}, {"tokens": "en"})
+    found = count(store, min_count=20, max_contexts=7)
+    flat = np.concatenate([np.array(example, int) for example in examples])
+    times = {piece: int((flat == piece).sum()) for piece in range(FIRST, 30)}
+    assert dict(zip(found.pieces.tolist(), found.counts.tolist(), strict=True)) == {
+        piece: number for piece, number in times.items() if number >= 20
+    }
+    assert 7 < len(found.pieces) < 25  # special pieces never, rare ones neither
+    assert (np.diff(found.counts) <= 0).all()
+    rank = {int(piece): number for number, piece in enumerate(found.pieces)}
+    before, after = np.zeros((2, len(rank), 7))
+    for example in examples:
+        for i, piece in enumerate(example):
+            for j, other in enumerate(example):
+                if piece in rank and rank.get(other, 7) < 7 and 0 < abs(i - j) <= WINDOW:
+                    table = after if j > i else before
+                    table[rank[piece], rank[other]] += (WINDOW - abs(i - j) + 1) / WINDOW
+    np.testing.assert_allclose(found.before, before, rtol=1e-5)
+    np.testing.assert_allclose(found.after, after, rtol=1e-5)
+    assert len(count(store, max_pieces=3).pieces) == 3
+    with pytest.raises(ValueError, match="no piece occurs 1000 times"):
+        count(store, min_count=1_000)
+
+
+def test_information_is_that_of_the_definition():
+    counts = np.float32([[4, 0, 1], [1, 2, 0], [0, 0, 0]])
+    frequency = np.sqrt(counts.sum(axis=0))
+    frequency /= frequency.sum()
+    expected = np.zeros((3, 3))
+    for i, j in np.argwhere(counts):
+        expected[i, j] = max(0, np.log(counts[i, j] / counts[i].sum() / frequency[j]))
+    np.testing.assert_allclose(positive_pmi(counts), expected, rtol=1e-5)
+    assert 0 < (expected > 0).sum() < (counts > 0).sum()
+
+
+def write_language(folder, pieces, seed, chain_seed=0):
+    """Text of a chain in which each kind is followed by few others; kind i is pieces[i]."""
+    chain = np.random.default_rng(chain_seed)
+    often = 1 / np.arange(1, KINDS + 1) ** 0.7
+    follow = [chain.choice(KINDS, 6, p=often / often.sum()) for _ in range(KINDS)]
+    rng = np.random.default_rng(seed)
+    examples = []
+    for _ in range(4_000):
+        kinds = [int(rng.integers(KINDS))]
+        while len(kinds) < 10:
+            kinds.append(int(follow[kinds[-1]][min(5, rng.geometric(0.4) - 1)]))
+        examples.append([int(pieces[kind]) for kind in kinds])
+    return write_store(folder, {"tokens": examples}, {"tokens": "en"})
+
+
+def translated(tmp_path, other_chain):
+    """Return the share of pieces with a spelling of their own whose translation is found."""
+    own = np.random.default_rng(5).permutation(KINDS) + FIRST + KINDS
+    shared = np.random.default_rng(6).choice(KINDS, SHARED, replace=False)
+    here, there = np.arange(KINDS) + FIRST, own.copy()
+    there[shared] = here[shared]
+    sides = [
+        count(write_language(tmp_path / name, pieces, seed, chain), min_count=3)
+        for name, pieces, seed, chain in (("a", here, 1, 0), ("b", there, 2, other_chain))
+    ]
+    told = []
+    space = find_common_space(*sides, 32, jax.random.key(0), told.append)
+    assert space.shared == SHARED
+    assert "60 pieces stand in the text of both" in told[0]
+    ranks = [{int(piece): i for i, piece in enumerate(side.pieces)} for side in sides]
+    right = {
+        (ranks[0][here[kind]], ranks[1][there[kind]])
+        for kind in range(KINDS)
+        if here[kind] != there[kind] and here[kind] in ranks[0] and there[kind] in ranks[1]
+    }
+    assert len(right) > 100
+    np.testing.assert_allclose(np.linalg.norm(space.first, axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(space.pairs, mutual(space.first, space.second))
+    return len(right & {*map(tuple, space.pairs.tolist())}) / len(right)
+
+
+def test_translations_are_found_from_the_text_of_each_language_alone(tmp_path):
+    assert translated(tmp_path, other_chain=0) > 0.8
+
+
+def test_they_are_not_where_the_texts_have_nothing_in_common(tmp_path):
+    assert translated(tmp_path, other_chain=1) < 0.1
+
+
+def test_too_little_to_begin_with_is_refused(tmp_path):
+    a = count(write_language(tmp_path / "a", np.arange(KINDS) + FIRST, 1), min_count=3)
+    b = count(write_language(tmp_path / "b", np.arange(KINDS) + FIRST + KINDS, 2), min_count=3)
+    with pytest.raises(ValueError, match="0 pieces in common, fewer than the 32 dimensions"):
+        find_common_space(a, b, 32, jax.random.key(0))
+    narrow = count(write_language(tmp_path / "c", np.arange(KINDS) + FIRST, 1), max_contexts=99)
+    with pytest.raises(ValueError, match="99 contexts for vectors of 190 dimensions"):
+        find_common_space(narrow, narrow, 190, jax.random.key(0))
+
+
+@pytest.fixture
+def text(tmp_path):
+    """A prepared run whose two languages follow one chain of 50 pieces, most of them shared."""
+    write_data(tmp_path)
+    path = tmp_path / "vocabulary.model"
+    fingerprint = Vocabulary.load(path).fingerprint
+    chain = np.random.default_rng(0)
+    follow = [chain.choice(50, 4) for _ in range(50)]
+    for code, seed in (("en", 1), ("fr", 2)):
+        rng = np.random.default_rng(seed)
+        examples = []
+        for _ in range(2_000):
+            kinds = [int(rng.integers(50))]
+            while len(kinds) < 10:
+                kinds.append(int(rng.choice(follow[kinds[-1]])))
+            # Two words are called otherwise in the second language.
+            names = {3: 51, 4: 52} if code == "fr" else {}
+            examples.append([FIRST + names.get(kind, kind) for kind in kinds])
+        write_store(
+            tmp_path / "stores" / f"mlm.{code}" / "train",
+            {"tokens": examples},
+            {"tokens": code},
+            task=f"mlm.{code}",
+            vocabulary=fingerprint,
+        )
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\n"
+        "from tests.small_run import small_config\n"
+        f"def get_config(arg=''):\n    return small_config(Path({str(tmp_path)!r}))\n"
+    )
+    return tmp_path
+
+
+def run(folder, *more):
+    out = folder / "out" / "ab.vec"
+    return cli.main(["vectors", f"--config={folder / 'mine.py'}", f"--out={out}", *more])
+
+
+def test_the_command_writes_what_a_run_can_start_from(text, capsys):
+    assert run(text) == 0
+    printed = capsys.readouterr().out
+    pieces = Vocabulary.load(text / "vocabulary.model").pieces
+    assert "en: 20,000 pieces of 50 kinds" in printed
+    for number, other in ((3, 51), (4, 52)):
+        pair = f"{pieces[FIRST + number]} {pieces[FIRST + other]}".replace("▁", "")
+        assert pair in printed.partition("en = fr: ")[2]
+    words, vectors = read_word_vectors(text / "out/ab.vec", "test")
+    assert set(words) == {pieces[FIRST + number] for number in (*range(50), 51, 52)}
+    assert vectors.shape == (52, small_config(text).model.embed_dim)
+
+
+@pytest.mark.parametrize("languages", ["en", "en,en", "en,sw", "en,fr,en"])
+def test_the_command_takes_two_languages_that_have_text(text, capsys, languages):
+    assert run(text, f"--languages={languages}") == 2
+    assert f"--languages={languages}: name two that" in capsys.readouterr().err

@@ -1,0 +1,102 @@
+"""What stands around the pieces of a language: counts, and their pointwise mutual information."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+from jaxtyping import Float32, Int, Int32, Int64
+
+from xlmjax.data.store import TokenStore
+from xlmjax.data.vocabulary import Vocabulary
+
+WINDOW = 10  # pieces to either side; the nearest counts 1, each one further a tenth less
+SMOOTHING = 0.5  # exponent of the frequency of contexts (Levy et al. 2015 have 0.75)
+_CHUNK = 100_000  # examples
+
+
+@dataclasses.dataclass(frozen=True)
+class Contexts:
+    """Pieces of a language, the most frequent first, and how often others stand near them.
+
+    `pieces` [n] are ids, `counts` [n] their occurrences. `before` and `after` [n, m] count the m
+    most frequent pieces in the windows that end and begin at each piece, within an example.
+    """
+
+    pieces: Int32[np.ndarray, "n"]
+    counts: Int64[np.ndarray, "n"]
+    before: Float32[np.ndarray, "n m"]
+    after: Float32[np.ndarray, "n m"]
+
+    @classmethod
+    def of(
+        cls,
+        stores: Sequence[TokenStore],
+        vocabulary: Vocabulary,
+        *,
+        min_count: int,
+        max_pieces: int,
+        max_contexts: int,
+    ) -> Self:
+        """Count the text of some stores, of pieces that occur `min_count` times or more.
+
+        Raises `ValueError` where no piece does.
+        """
+        occurrences = np.zeros(vocabulary.size, np.int64)
+        for store in stores:
+            for tokens in store.flat("tokens"):
+                occurrences += np.bincount(tokens, minlength=vocabulary.size)
+        occurrences[list(vocabulary.special_ids)] = 0
+        ranked = np.argsort(-occurrences, kind="stable")[:max_pieces]
+        pieces = ranked[occurrences[ranked] >= max(1, min_count)].astype(np.int32)
+        if not len(pieces):
+            raise ValueError(
+                f"{', '.join(str(store.directory) for store in stores)}: no piece occurs "
+                f"{min_count} times, so nothing can be learned of any"
+            )
+        rank = np.full(vocabulary.size, -1, np.int32)
+        rank[pieces] = np.arange(len(pieces))
+        width = min(max_contexts, len(pieces))
+        before, after = (np.zeros((len(pieces), width), np.float32) for _ in range(2))
+        for store in stores:
+            for start in range(0, len(store), _CHUNK):
+                examples = store.read_range("tokens", start, min(start + _CHUNK, len(store)))
+                _count(_apart(examples, rank), before, after)
+        return cls(pieces, occurrences[pieces], before, after)
+
+
+def _apart(
+    examples: Sequence[Int[np.ndarray, "_"]], rank: Int32[np.ndarray, "v"]
+) -> Int32[np.ndarray, "k"]:
+    """Return the ranks of all tokens, -1 for what is not counted and for a window between two."""
+    gap = np.full(WINDOW, -1, np.int32)
+    return np.concatenate([part for tokens in examples for part in (rank[tokens], gap)])
+
+
+def _count(
+    ranks: Int32[np.ndarray, "k"],
+    before: Float32[np.ndarray, "n m"],
+    after: Float32[np.ndarray, "n m"],
+) -> None:
+    """Add the pairs of pieces within a window of each other, in place."""
+    width = before.shape[1]
+    for distance in range(1, WINDOW + 1):
+        weight = np.float32((WINDOW - distance + 1) / WINDOW)
+        first, second = ranks[:-distance].astype(np.int64), ranks[distance:].astype(np.int64)
+        both = (first >= 0) & (second >= 0)
+        for counts, words, contexts in ((after, first, second), (before, second, first)):
+            counted = both & (contexts < width)
+            np.add.at(counts.reshape(-1), words[counted] * width + contexts[counted], weight)
+
+
+def positive_pmi(counts: Float32[np.ndarray, "n m"]) -> Float32[np.ndarray, "n m"]:
+    """Return max(0, log p(context | piece) / q(context)), q of smoothed frequencies, 0 at no count.
+
+    Levy et al. 2015, "Improving Distributional Similarity with Lessons Learned from Word
+    Embeddings", equation 3 and section 3.2.
+    """
+    of_pieces = counts.sum(axis=1, keepdims=True)
+    of_contexts = counts.sum(axis=0) ** SMOOTHING
+    of_contexts /= of_contexts.sum()
+    ratio = counts / np.maximum(of_pieces * of_contexts, np.finfo(np.float32).tiny)
+    return np.log(np.maximum(ratio, 1))

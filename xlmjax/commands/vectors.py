@@ -1,0 +1,132 @@
+"""`xlmjax vectors`: vectors of the pieces of two languages in one space, to start from."""
+
+import argparse
+import functools
+import pathlib
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from xlmjax.alignment.common_space import CommonSpace, find_common_space
+from xlmjax.alignment.contexts import Contexts
+from xlmjax.auto_prepare import ensure_stores
+from xlmjax.data.mixture import open_groups
+from xlmjax.data.store import TokenStore
+from xlmjax.data.vocabulary import Vocabulary
+from xlmjax.data.word_vectors import write_word_vectors
+
+HELP = """Learn vectors of the pieces of two languages in one space from the prepared text of each,
+without any pair of sentences or dictionary, and write them as word2vec's text format has it:
+checkpoint.init_vectors starts a run from them. Takes the text of all objectives of the config;
+text about the same things in both languages does best. Prints the most frequent translations
+found, so that one sees whether it went well."""
+SHOWN = 16
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--out", required=True, metavar="FILE", help="the vectors, e.g. en_fr.vec")
+    parser.add_argument(
+        "--languages", metavar="A,B", help="which two (default: the languages of the text, if two)"
+    )
+    parser.add_argument(
+        "--min-count", type=int, default=3, help="of a piece (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-pieces", type=int, default=20_000, help="of a language (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-contexts",
+        type=int,
+        default=2_000,
+        help="most frequent pieces that are counted near the others (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, help="of self-learning (default: the config's)")
+
+
+def run(config: ConfigDict, args: argparse.Namespace) -> None:
+    """Count, align, write; progress and the translations found are printed."""
+    started = time.monotonic()
+    vocabulary = Vocabulary.load(config.data.vocabulary)
+    ensure_stores(config)
+    texts = _texts(config, vocabulary)
+    first, second = _two(args.languages, texts)
+    sides = [
+        Contexts.of(
+            texts[code],
+            vocabulary,
+            min_count=args.min_count,
+            max_pieces=args.max_pieces,
+            max_contexts=args.max_contexts,
+        )
+        for code in (first, second)
+    ]
+    for code, side in zip((first, second), sides, strict=True):
+        print(f"{code}: {side.counts.sum():,} pieces of {len(side.pieces):,} kinds")
+    seed = config.seed if args.seed is None else args.seed
+    space = find_common_space(
+        sides[0],
+        sides[1],
+        config.model.embed_dim,
+        jax.random.key(seed),
+        functools.partial(print, flush=True),
+    )
+    pieces, vectors = _merged(sides, space)
+    path = pathlib.Path(args.out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_word_vectors(path, [vocabulary.pieces[piece] for piece in pieces], vectors)
+    shown = _translations(sides, space, vocabulary)
+    print(f"{first} = {second}: {', '.join(shown)}")
+    print(
+        f"{path}: {len(pieces):,} of {vocabulary.size:,} pieces, {vectors.shape[1]} dimensions, "
+        f"{time.monotonic() - started:.0f} s"
+    )
+
+
+def _texts(config: ConfigDict, vocabulary: Vocabulary) -> dict[str, list[TokenStore]]:
+    """Return the stores of single texts by language, each once."""
+    found: dict[str, dict[pathlib.Path, TokenStore]] = {}
+    for group in open_groups(config, vocabulary):
+        for task in group.mixture.tasks:
+            if not task.is_pair:
+                own = found.setdefault(task.languages[0], {})
+                own[task.store.directory] = task.store
+    return {code: list(stores.values()) for code, stores in found.items()}
+
+
+def _two(chosen: str | None, texts: dict[str, list[TokenStore]]) -> tuple[str, str]:
+    """Return the two languages to align, or raise `ValueError` with those that there are."""
+    codes = sorted(texts) if chosen is None else chosen.split(",")
+    if len(set(codes)) != 2 or len(codes) != 2 or not {*codes} <= {*texts}:
+        raise ValueError(
+            f"--languages={','.join(codes)}: name two that the objectives of the config have text "
+            f"of: {', '.join(sorted(texts)) or 'there is none'}"
+        )
+    return codes[0], codes[1]
+
+
+def _merged(sides: Sequence[Contexts], space: CommonSpace) -> tuple[np.ndarray, np.ndarray]:
+    """Return pieces and vectors; a piece of both sides has the mean, by how often each has it."""
+    pieces = np.concatenate([side.pieces for side in sides])
+    counts = np.concatenate([side.counts for side in sides])[:, None]
+    weighted = np.concatenate([space.first, space.second]) * counts
+    kinds, place = np.unique(pieces, return_inverse=True)
+    sums, total = np.zeros((len(kinds), weighted.shape[1])), np.zeros((len(kinds), 1))
+    np.add.at(sums, place, weighted)
+    np.add.at(total, place, counts)
+    return kinds, sums / total
+
+
+def _translations(
+    sides: Sequence[Contexts], space: CommonSpace, vocabulary: Vocabulary
+) -> list[str]:
+    """Return the most frequent translations of which both sides have their own spelling."""
+    shown: list[str] = []
+    for pair in space.pairs.tolist():
+        piece, other = (int(side.pieces[rank]) for side, rank in zip(sides, pair, strict=True))
+        if piece != other and len(shown) < SHOWN:
+            shown.append(f"{vocabulary.pieces[piece]} {vocabulary.pieces[other]}".replace("▁", ""))
+    return shown
