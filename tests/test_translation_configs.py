@@ -93,6 +93,17 @@ def test_multi30k_without_pairs_sees_no_pair():
     assert config.evals.round_trip.lowercase
 
 
+def test_multi30k_from_vectors_keeps_them_near_where_they_are():
+    vectors, fresh = (
+        load_config(f"multi30k_tiny:root=DATA,pair=en-fr,mode=mlm{more}")
+        for more in (",vectors=runs/captions.vec", "")
+    )
+    assert vectors.checkpoint.init_vectors == ("runs/captions.vec",)
+    assert fresh.checkpoint.init_vectors == ()
+    assert dict(vectors.optimizer.scales)["embeddings/tokens"] < 1
+    assert dict(fresh.optimizer.scales)["embeddings/tokens"] > 1
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
