@@ -113,7 +113,7 @@ def _principal(x: Float32[np.ndarray, "n m"], dim: int) -> Float32[np.ndarray, "
     if x.shape[1] < dim:
         raise ValueError(
             f"{x.shape[1]} contexts for vectors of {dim} dimensions (model.embed_dim): more text, "
-            "or a smaller --min-count"
+            "a smaller --min-count or a larger --max-contexts"
         )
     _, vectors = np.linalg.eigh(x.T.astype(np.float64) @ x)
     return x @ vectors[:, -dim:].astype(np.float32)

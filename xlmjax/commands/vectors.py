@@ -50,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(config: ConfigDict, args: argparse.Namespace) -> None:
     """Count, align, write; progress and the translations found are printed."""
     started = time.monotonic()
+    path = pathlib.Path(args.out)
+    path.parent.mkdir(parents=True, exist_ok=True)
     vocabulary = Vocabulary.load(config.data.vocabulary)
     ensure_stores(config)
     texts = _texts(config, vocabulary)
@@ -75,8 +77,6 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
         functools.partial(print, flush=True),
     )
     pieces, vectors = _merged(sides, space)
-    path = pathlib.Path(args.out)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_word_vectors(path, [vocabulary.pieces[piece] for piece in pieces], vectors)
     shown = _translations(sides, space, vocabulary)
     print(f"{first} = {second}: {', '.join(shown)}")
