@@ -96,7 +96,7 @@ def translated(tmp_path, other_chain):
     }
     assert len(right) > 100
     np.testing.assert_allclose(np.linalg.norm(space.first, axis=1), 1, rtol=1e-5)
-    np.testing.assert_array_equal(space.pairs, mutual(space.first, space.second))
+    np.testing.assert_array_equal(space.pairs, mutual(space.first, space.second, KINDS))
     return len(right & {*map(tuple, space.pairs.tolist())}) / len(right)
 
 
@@ -106,6 +106,17 @@ def test_translations_are_found_from_the_text_of_each_language_alone(tmp_path):
 
 def test_they_are_not_where_the_texts_have_nothing_in_common(tmp_path):
     assert translated(tmp_path, other_chain=1) < 0.1
+
+
+def test_contexts_are_shared_among_those_that_are_counted(tmp_path):
+    sides = [
+        count(write_language(tmp_path / name, np.arange(KINDS) + FIRST, seed), max_contexts=120)
+        for name, seed in (("a", 1), ("b", 2))
+    ]
+    space = find_common_space(*sides, 32, jax.random.key(0))
+    assert len(sides[0].pieces) > 150
+    assert 100 < len(space.pairs) <= 120
+    assert space.pairs.max() < 120
 
 
 def test_too_little_to_begin_with_is_refused(tmp_path):

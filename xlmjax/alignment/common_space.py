@@ -77,7 +77,9 @@ def find_common_space(
     x, y, _ = runs[int(np.argmax(alike))]
     report(f"self-learning: CSLS of translations {', '.join(f'{value:.3f}' for value in alike)}")
     around = [(positive_pmi(side.before), positive_pmi(side.after)) for side in (first, second)]
-    pairs = mutual(x, y)
+    # Both pieces of a pair become a context, so both have to be counted as one.
+    count = min(DICTIONARY, *(side.before.shape[1] for side in (first, second)))
+    pairs = mutual(x, y, count)
     for number in range(ROUNDS):
         if 2 * len(pairs) < dim:
             raise ValueError(
@@ -90,7 +92,7 @@ def find_common_space(
         ]
         both = _principal(np.concatenate(columns), dim)
         x, y = (_unit(part) for part in np.split(both, [len(first.pieces)]))
-        pairs = mutual(x, y)
+        pairs = mutual(x, y, count)
         report(
             f"round {number + 1} of {ROUNDS}: {len(pairs):,} pieces are each other's translation"
         )
@@ -98,10 +100,9 @@ def find_common_space(
 
 
 def mutual(
-    x: Float32[np.ndarray, "n e"], y: Float32[np.ndarray, "k e"], count: int = DICTIONARY
+    x: Float32[np.ndarray, "n e"], y: Float32[np.ndarray, "k e"], count: int
 ) -> Int[np.ndarray, "p 2"]:
-    """Return the pairs among the first rows that are each other's best match by CSLS."""
-    count = min(count, len(x), len(y))
+    """Return the pairs among the first `count` rows that are each other's best match by CSLS."""
     scores = np.asarray(_csls(x[:count], y[:count]))
     there, back = scores.argmax(axis=1), scores.argmax(axis=0)
     rows = np.flatnonzero(back[there] == np.arange(count))
