@@ -48,6 +48,25 @@ def test_counts_are_those_of_a_window_within_an_example(tmp_path):
         count(store, min_count=1_000)
 
 
+def test_other_text_counts_the_same_pieces_anew(tmp_path):
+    rng = np.random.default_rng(0)
+    stores = [
+        write_store(
+            tmp_path / name,
+            {"tokens": [rng.integers(3, high, size=9).tolist() for _ in range(80)]},
+            {"tokens": "en"},
+        )
+        for name, high in (("a", 20), ("b", 40))
+    ]
+    first, other = (count(store, max_contexts=40) for store in stores)
+    found = first.counted_in([stores[1]], VOCABULARY)
+    np.testing.assert_array_equal(found.pieces, first.pieces)
+    np.testing.assert_array_equal(found.counts, first.counts)
+    rows = [other.pieces.tolist().index(piece) for piece in first.pieces]
+    np.testing.assert_array_equal(found.before, other.before[np.ix_(rows, rows)])
+    np.testing.assert_array_equal(found.after, other.after[np.ix_(rows, rows)])
+
+
 def test_information_is_that_of_the_definition():
     counts = np.float32([[4, 0, 1], [1, 2, 0], [0, 0, 0]])
     frequency = np.sqrt(counts.sum(axis=0))
@@ -59,14 +78,14 @@ def test_information_is_that_of_the_definition():
     assert 0 < (expected > 0).sum() < (counts > 0).sum()
 
 
-def write_language(folder, pieces, seed, chain_seed=0):
+def write_language(folder, pieces, seed, chain_seed=0, number=4_000):
     """Text of a chain in which each kind is followed by few others; kind i is pieces[i]."""
     chain = np.random.default_rng(chain_seed)
     often = 1 / np.arange(1, KINDS + 1) ** 0.7
     follow = [chain.choice(KINDS, 6, p=often / often.sum()) for _ in range(KINDS)]
     rng = np.random.default_rng(seed)
     examples = []
-    for _ in range(4_000):
+    for _ in range(number):
         kinds = [int(rng.integers(KINDS))]
         while len(kinds) < 10:
             kinds.append(int(follow[kinds[-1]][min(5, rng.geometric(0.4) - 1)]))
@@ -74,20 +93,33 @@ def write_language(folder, pieces, seed, chain_seed=0):
     return write_store(folder, {"tokens": examples}, {"tokens": "en"})
 
 
-def translated(tmp_path, other_chain):
-    """Return the share of pieces with a spelling of their own whose translation is found."""
+def translated(tmp_path, other_chain, examples=4_000, more=0):
+    """Return the share of pieces with a spelling of their own whose translation is found.
+
+    `examples` of text are there of each language, and `more` of the same to refine on.
+    """
     own = np.random.default_rng(5).permutation(KINDS) + FIRST + KINDS
     shared = np.random.default_rng(6).choice(KINDS, SHARED, replace=False)
     here, there = np.arange(KINDS) + FIRST, own.copy()
     there[shared] = here[shared]
+    languages = (("a", here, 1, 0), ("b", there, 2, other_chain))
     sides = [
-        count(write_language(tmp_path / name, pieces, seed, chain), min_count=3)
-        for name, pieces, seed, chain in (("a", here, 1, 0), ("b", there, 2, other_chain))
+        count(write_language(tmp_path / name, pieces, seed, chain, examples), min_count=3)
+        for name, pieces, seed, chain in languages
+    ]
+    wider = [
+        side.counted_in(
+            [write_language(tmp_path / f"more-{name}", pieces, 10 + seed, chain, more)], VOCABULARY
+        )
+        for side, (name, pieces, seed, chain) in zip(sides, languages, strict=True)
+        if more
     ]
     told = []
-    space = find_common_space(*sides, 32, jax.random.key(0), told.append)
-    assert space.shared == SHARED
-    assert "60 pieces stand in the text of both" in told[0]
+    space = find_common_space(*sides, 32, jax.random.key(0), told.append, wider)
+    assert any("in more text" in line for line in told) == bool(more)
+    both = {*sides[0].pieces.tolist()} & {*sides[1].pieces.tolist()}
+    assert SHARED - 5 < len(both) == space.shared <= SHARED
+    assert f"{len(both)} pieces stand in the text of both" in told[0]
     ranks = [{int(piece): i for i, piece in enumerate(side.pieces)} for side in sides]
     right = {
         (ranks[0][here[kind]], ranks[1][there[kind]])
@@ -96,7 +128,9 @@ def translated(tmp_path, other_chain):
     }
     assert len(right) > 100
     np.testing.assert_allclose(np.linalg.norm(space.first, axis=1), 1, rtol=1e-5)
-    np.testing.assert_array_equal(space.pairs, mutual(space.first, space.second, KINDS))
+    np.testing.assert_array_equal(
+        space.pairs, mutual(space.first, space.second, min(len(space.first), len(space.second)))
+    )
     return len(right & {*map(tuple, space.pairs.tolist())}) / len(right)
 
 
@@ -106,6 +140,13 @@ def test_translations_are_found_from_the_text_of_each_language_alone(tmp_path):
 
 def test_they_are_not_where_the_texts_have_nothing_in_common(tmp_path):
     assert translated(tmp_path, other_chain=1) < 0.1
+
+
+def test_more_text_finds_more_of_them(tmp_path):
+    few = translated(tmp_path / "few", other_chain=0, examples=1_000)
+    assert (
+        0.2 < few < translated(tmp_path / "more", other_chain=0, examples=1_000, more=8_000) - 0.1
+    )
 
 
 def test_contexts_are_shared_among_those_that_are_counted(tmp_path):
@@ -178,6 +219,13 @@ def test_the_command_writes_what_a_run_can_start_from(text, capsys):
     words, vectors = read_word_vectors(text / "out/ab.vec", "test")
     assert set(words) == {pieces[FIRST + number] for number in (*range(50), 51, 52)}
     assert vectors.shape == (52, small_config(text).model.embed_dim)
+
+
+def test_the_command_refines_on_other_stores(text, capsys):
+    assert run(text, f"--refine-on={text / 'stores'}") == 0
+    assert "round 6 of 6 in more text" in capsys.readouterr().out
+    assert run(text, f"--refine-on={text}") == 2
+    assert "mlm.en/train" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("languages", ["en", "en,en", "en,sw", "en,fr,en"])

@@ -9,7 +9,7 @@ which a space of either language would have to be alike for.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -49,11 +49,13 @@ def find_common_space(
     dim: int,
     key: Key[Array, ""],
     report: Callable[[str], Any] = lambda line: None,
+    wider: Sequence[Contexts] = (),
 ) -> CommonSpace:
     """Return vectors of `dim` dimensions; `report` is told a line a step.
 
-    Raises `ValueError` where the languages share too few pieces to begin, or have fewer contexts
-    than dimensions.
+    `wider` are the same pieces of the two, counted in more text, which need not be as much alike:
+    it tells more of rare pieces once it is known what the frequent ones mean. Raises `ValueError`
+    where the languages share too few pieces to begin, or have fewer contexts than dimensions.
     """
     rank = {piece: number for number, piece in enumerate(second.pieces.tolist())}
     start = np.array(
@@ -76,26 +78,28 @@ def find_common_space(
     alike = [float(run[2]) for run in runs]
     x, y, _ = runs[int(np.argmax(alike))]
     report(f"self-learning: CSLS of translations {', '.join(f'{value:.3f}' for value in alike)}")
-    around = [(positive_pmi(side.before), positive_pmi(side.after)) for side in (first, second)]
     # Both pieces of a pair become a context, so both have to be counted as one.
     count = min(DICTIONARY, *(side.before.shape[1] for side in (first, second)))
     pairs = mutual(x, y, count)
-    for number in range(ROUNDS):
-        if 2 * len(pairs) < dim:
-            raise ValueError(
-                f"only {len(pairs)} pieces are each other's best translation, too few for {dim} "
-                "dimensions: the texts are too small, or too little alike"
+    for sides, text in (((first, second), ""), (wider, " in more text")):
+        around = [(positive_pmi(side.before), positive_pmi(side.after)) for side in sides]
+        for number in range(ROUNDS if around else 0):
+            if 2 * len(pairs) < dim:
+                raise ValueError(
+                    f"only {len(pairs)} pieces are each other's best translation, too few for "
+                    f"{dim} dimensions: the texts are too small, or too little alike"
+                )
+            columns = [
+                np.concatenate([counts[:, side] for counts in of_language], axis=1)
+                for side, of_language in zip(pairs.T, around, strict=True)
+            ]
+            both = _principal(np.concatenate(columns), dim)
+            x, y = (_unit(part) for part in np.split(both, [len(first.pieces)]))
+            pairs = mutual(x, y, count)
+            report(
+                f"round {number + 1} of {ROUNDS}{text}: {len(pairs):,} pieces are each other's "
+                "translation"
             )
-        columns = [
-            np.concatenate([counts[:, side] for counts in of_language], axis=1)
-            for side, of_language in zip(pairs.T, around, strict=True)
-        ]
-        both = _principal(np.concatenate(columns), dim)
-        x, y = (_unit(part) for part in np.split(both, [len(first.pieces)]))
-        pairs = mutual(x, y, count)
-        report(
-            f"round {number + 1} of {ROUNDS}: {len(pairs):,} pieces are each other's translation"
-        )
     return CommonSpace(x, y, pairs, len(start))
 
 

@@ -54,15 +54,27 @@ class Contexts:
                 f"{', '.join(str(store.directory) for store in stores)}: no piece occurs "
                 f"{min_count} times, so nothing can be learned of any"
             )
-        rank = np.full(vocabulary.size, -1, np.int32)
-        rank[pieces] = np.arange(len(pieces))
         width = min(max_contexts, len(pieces))
-        before, after = (np.zeros((len(pieces), width), np.float32) for _ in range(2))
-        for store in stores:
-            for start in range(0, len(store), _CHUNK):
-                examples = store.read_range("tokens", start, min(start + _CHUNK, len(store)))
-                _count(_apart(examples, rank), before, after)
-        return cls(pieces, occurrences[pieces], before, after)
+        return cls(pieces, occurrences[pieces], *_counted(stores, vocabulary, pieces, width))
+
+    def counted_in(self, stores: Sequence[TokenStore], vocabulary: Vocabulary) -> "Contexts":
+        """Return the same pieces with what stands around them in other text; `counts` stay."""
+        before, after = _counted(stores, vocabulary, self.pieces, self.before.shape[1])
+        return dataclasses.replace(self, before=before, after=after)
+
+
+def _counted(
+    stores: Sequence[TokenStore], vocabulary: Vocabulary, pieces: Int32[np.ndarray, "n"], width: int
+) -> tuple[Float32[np.ndarray, "n m"], Float32[np.ndarray, "n m"]]:
+    """Return how often the first `width` pieces stand before and after each piece."""
+    rank = np.full(vocabulary.size, -1, np.int32)
+    rank[pieces] = np.arange(len(pieces))
+    before, after = (np.zeros((len(pieces), width), np.float32) for _ in range(2))
+    for store in stores:
+        for start in range(0, len(store), _CHUNK):
+            examples = store.read_range("tokens", start, min(start + _CHUNK, len(store)))
+            _count(_apart(examples, rank), before, after)
+    return before, after
 
 
 def _apart(

@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--languages", metavar="A,B", help="which two (default: the languages of the text, if two)"
     )
     parser.add_argument(
+        "--refine-on",
+        metavar="FOLDER",
+        help="stores of more text, prepared with another config: at last the same pieces are "
+        "counted there",
+    )
+    parser.add_argument(
         "--min-count", type=int, default=3, help="of a piece (default: %(default)s)"
     )
     parser.add_argument(
@@ -68,6 +74,12 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
     ]
     for code, side in zip((first, second), sides, strict=True):
         print(f"{code}: {side.counts.sum():,} pieces of {len(side.pieces):,} kinds")
+    wider = []
+    if args.refine_on:
+        more = [_store(args.refine_on, code, vocabulary) for code in (first, second)]
+        wider = [
+            side.counted_in([store], vocabulary) for side, store in zip(sides, more, strict=True)
+        ]
     seed = config.seed if args.seed is None else args.seed
     space = find_common_space(
         sides[0],
@@ -75,6 +87,7 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
         config.model.embed_dim,
         jax.random.key(seed),
         functools.partial(print, flush=True),
+        wider,
     )
     pieces, vectors = _merged(sides, space)
     write_word_vectors(path, [vocabulary.pieces[piece] for piece in pieces], vectors)
@@ -95,6 +108,18 @@ def _texts(config: ConfigDict, vocabulary: Vocabulary) -> dict[str, list[TokenSt
                 own = found.setdefault(task.languages[0], {})
                 own[task.store.directory] = task.store
     return {code: list(stores.values()) for code, stores in found.items()}
+
+
+def _store(folder: str, code: str, vocabulary: Vocabulary) -> TokenStore:
+    """Return the training text of a language in a folder of stores."""
+    places = [pathlib.Path(folder) / f"{kind}.{code}" / "train" for kind in ("mlm", "ae", "clm")]
+    for place in places:
+        if TokenStore.is_finished(place):
+            return TokenStore.open(place, vocabulary.fingerprint)
+    raise ValueError(
+        f"--refine-on={folder}: there is no {', '.join(map(str, places))}: run `xlmjax prepare` "
+        f"with a config whose data.stores that is and which has text of {code}"
+    )
 
 
 def _two(chosen: str | None, texts: dict[str, list[TokenStore]]) -> tuple[str, str]:
