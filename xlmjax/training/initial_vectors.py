@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from xlmjax.data.vocabulary import Vocabulary
 from xlmjax.data.word_vectors import VectorRows
@@ -28,14 +29,18 @@ def with_vectors(model: Any, paths: Sequence[str], vocabulary: Vocabulary) -> tu
     if not size > 0:
         raise ValueError(f"{FIELD}: {', '.join(paths)}: all vectors are zero")
 
-    def put(table: jax.Array) -> jax.Array:
-        scale = jnp.sqrt(jnp.mean(jnp.square(table))) / size
-        return table.at[known.rows].set(known.vectors * scale)
-
     for name in tables:
-        values[name] = jax.jit(put, out_shardings=values[name].sharding)(values[name])
+        put = jax.jit(_put, out_shardings=values[name].sharding)
+        values[name] = put(values[name], known.rows, known.vectors / size)
     return from_pure_dict(model, nest(values)), (
         f"{len(known.rows):,} of {vocabulary.size:,} rows of {', '.join(tables)} from "
         f"{', '.join(paths)}, {known.unmatched:,} of whose {known.words:,} words are no entry of "
         "the vocabulary"
     )
+
+
+def _put(
+    table: Float[Array, "v e"], rows: Int[Array, "n"], vectors: Float[Array, "n e"]
+) -> Float[Array, "v e"]:
+    """Return the table with some rows that are vectors, as large as those that were there."""
+    return table.at[rows].set(vectors * jnp.sqrt(jnp.mean(jnp.square(table))))
