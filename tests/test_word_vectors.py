@@ -73,7 +73,7 @@ def test_a_file_is_read_as_it_was_written_gzipped_or_not(tmp_path):
         (b"1 2\nba 1 nan\n", "line 2 is not a word and 2 finite numbers"),
         (b"1 2\nba 1 2\nna 1 2\n", "more than the 1 words that line 1 says"),
         (b"3 2\nba 1 2\n", "1 words where line 1 says 3: is it whole?"),
-        (b"\xba\x16\x4f\x2f\xff", "not text"),
+        (b"\xba\x16\x4f\x2f\xff", "no whole text"),
     ],
 )
 def test_a_file_of_another_format_is_refused_with_the_line(tmp_path, content, message):
@@ -84,8 +84,11 @@ def test_a_file_of_another_format_is_refused_with_the_line(tmp_path, content, me
     with pytest.raises(ValueError, match=r"init_vectors: .*none.vec: no such file"):
         read_word_vectors(tmp_path / "none.vec", FIELD)
     (tmp_path / "a.vec.gz").write_bytes(b"1 1\nba 1\n")
-    with pytest.raises(ValueError, match=r"a\.vec\.gz: not text"):
+    with pytest.raises(ValueError, match=r"a\.vec\.gz: no whole text"):
         read_word_vectors(tmp_path / "a.vec.gz", FIELD)
+    (tmp_path / "b.vec.gz").write_bytes(gzip.compress(b"1 1\nba 1\n" * 99)[:-12])
+    with pytest.raises(ValueError, match=r"b\.vec\.gz: (no whole text|more than the 1 words)"):
+        read_word_vectors(tmp_path / "b.vec.gz", FIELD)
 
 
 def test_words_are_pieces_that_begin_a_word_and_pieces_are_themselves(tmp_path):

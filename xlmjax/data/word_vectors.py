@@ -9,6 +9,7 @@ import dataclasses
 import gzip
 import os
 import pathlib
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Self, TextIO
 
@@ -33,9 +34,9 @@ def read_word_vectors(
     try:
         with opener(file, "rt", encoding="utf-8", newline="\n") as lines:
             return _parse(lines, f"{field}: {path}")
-    except (UnicodeDecodeError, gzip.BadGzipFile) as error:
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(
-            f"{field}: {path}: not text ({error}): save the vectors in word2vec's text format"
+            f"{field}: {path}: no whole text ({error}): save the vectors in word2vec's text format"
         ) from None
 
 
