@@ -86,8 +86,8 @@ def test_a_file_of_another_format_is_refused_with_the_line(tmp_path, content, me
     (tmp_path / "a.vec.gz").write_bytes(b"1 1\nba 1\n")
     with pytest.raises(ValueError, match=r"a\.vec\.gz: no whole text"):
         read_word_vectors(tmp_path / "a.vec.gz", FIELD)
-    (tmp_path / "b.vec.gz").write_bytes(gzip.compress(b"1 1\nba 1\n" * 99)[:-12])
-    with pytest.raises(ValueError, match=r"b\.vec\.gz: (no whole text|more than the 1 words)"):
+    (tmp_path / "b.vec.gz").write_bytes(gzip.compress(b"99 1\n" + b"ba 1\n" * 99)[:-12])
+    with pytest.raises(ValueError, match=r"b\.vec\.gz: no whole text"):
         read_word_vectors(tmp_path / "b.vec.gz", FIELD)
 
 

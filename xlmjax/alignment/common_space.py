@@ -2,10 +2,10 @@
 
 Pieces that both languages have are the first translations. From them a rotation is learned, with it
 better translations, and so on (Artetxe et al. 2018, "A robust self-learning method for fully
-unsupervised cross-lingual mappings of word embeddings", sections 3.2 to 3.4, of which the dropping
-of similarities is kept). Then the pairs that are each other's best translation become contexts that
-both languages share: vectors of the two, counted over those, are in one space without a rotation,
-which a space of either language would have to be alike for.
+unsupervised cross-lingual mappings of word embeddings", sections 3.3 and 3.4). Then the pairs that
+are each other's best translation become contexts that both languages share: vectors of the two,
+counted over those, are in one space without a rotation, which a space of either language would have
+to be alike for.
 """
 
 import dataclasses

@@ -105,7 +105,7 @@ def positive_pmi(counts: Float32[np.ndarray, "n m"]) -> Float32[np.ndarray, "n m
     """Return max(0, log p(context | piece) / q(context)), q of smoothed frequencies, 0 at no count.
 
     Levy et al. 2015, "Improving Distributional Similarity with Lessons Learned from Word
-    Embeddings", equation 3 and section 3.2.
+    Embeddings".
     """
     of_pieces = counts.sum(axis=1, keepdims=True)
     of_contexts = counts.sum(axis=0) ** SMOOTHING
