@@ -237,6 +237,7 @@ def objective(name: str, **fields) -> ConfigDict:
     group.whole_words = False  # of denoising: pieces of a word share its fate
     group.steps = ()  # of back_translation: "en-de-en" translates English to German and back
     group.temperature = 0.0  # of back_translation: 0 takes the best word, as XLM does
+    group.min_count = 0  # of back_translation: into tokens this frequent in its text; 0: into any
     group.lock()
     group.update(fields)
     return group

@@ -56,10 +56,12 @@ def next_log_p(model, source, row, prefix, language):
     return np.asarray(_log_p_after(model, one, padded, len(prefix) - 1, language))
 
 
-def greedy_reference(model, source, row, language, limit):
+def greedy_reference(model, source, row, language, limit, words=slice(None)):
     prefix = [EOS]
     while True:
-        word = int(next_log_p(model, source, row, prefix, language).argmax())
+        log_p = np.full(VOCAB, -np.inf)
+        log_p[words] = next_log_p(model, source, row, prefix, language)[words]
+        word = int(log_p.argmax())
         prefix.append(EOS if len(prefix) + 1 == limit else word)
         if prefix[-1] == EOS:
             return prefix
@@ -95,6 +97,25 @@ def test_greedy_equals_the_uncached_reference_token_by_token(cfg):
         np.testing.assert_allclose(got.scores[row, 0], log_p, rtol=1e-4)
     assert got.tokens[4, 0].tolist() == [EOS, EOS, *[PAD] * (LENGTH - 2)]
     assert got.lengths[4, 0] == 2
+
+
+@pytest.mark.parametrize("temperature", [0.0, 3.0])
+def test_a_row_is_written_in_the_words_that_it_may_have(temperature):
+    model, source, languages = randomised(RECIPES["classic"]), sources(), targets(4)
+    words = np.zeros((4, VOCAB), bool)
+    words[:, EOS] = words[0, 6:20] = words[1, 20:34] = words[3, 6:] = True
+    run = functools.partial(generate, max_length=LENGTH, eos=EOS, pad=PAD, temperature=temperature)
+    limits = jnp.full(4, LENGTH, jnp.int32)
+    got = jax.jit(run)(model, source, languages, limits, key=jax.random.key(1), words=words)
+    for row in range(4):
+        length = int(got.lengths[row, 0])
+        assert words[row][got.tokens[row, 0, :length]].all()
+        if not temperature:
+            language = int(languages[row])
+            expected = greedy_reference(model, source, row, language, LENGTH, words[row])
+            assert got.tokens[row, 0, :length].tolist() == expected
+    assert got.lengths[:2].min() > 2  # otherwise nothing was written
+    assert got.scores[2, 0] == 0  # its one word has all of the probability
 
 
 @pytest.mark.parametrize(("bias", "length"), [(-100.0, 8), (100.0, 2)])

@@ -165,7 +165,9 @@ def test_sample_alpha_spares_special_and_unseen_tokens_and_prefers_rare_ones():
     counts[6:46] = 10_000
     counts[10] = 1
     objective = MaskedLanguageModel(
-        Specials(pad=2, eos=EOS, mask=MASK, size=VOCAB, counts=counts),
+        Specials(
+            pad=2, eos=EOS, mask=MASK, size=VOCAB, counts={"en": counts / 4, "fr": 0.75 * counts}
+        ),
         constant(0.2),
         sample_alpha=0.5,
     )

@@ -1,6 +1,7 @@
 """Whole runs in miniature: what they write, how they resume, how they stop, what they refuse."""
 
 import argparse
+import collections
 import dataclasses
 import datetime
 import json
@@ -591,14 +592,18 @@ def test_a_preparation_that_fails_stops_the_run(tmp_path, monkeypatch):
         auto_prepare.ensure_stores(small_config(tmp_path, data__auto_prepare=True))
 
 
-def test_frequent_tokens_are_counted_for_sample_alpha(data):
+def test_tokens_are_counted_by_language(data):
     config = small_config(data)
     experiment = build_experiment(config)
     (group,) = open_groups(config, experiment.vocabulary)
     counts = token_counts(group, experiment.vocabulary)
-    manifests = [task.store.manifest for task in group.mixture.tasks]
-    assert counts.sum() == sum(sum(manifest.tokens.values()) for manifest in manifests)
-    assert not counts[:5].any()
+    expected = collections.Counter()
+    for task in group.mixture.tasks:
+        for feature, number in task.store.manifest.tokens.items():
+            expected[task.store.manifest.features[feature].language] += number
+    assert {code: found.sum() for code, found in counts.items()} == expected
+    assert len(expected) > 1
+    assert not any(found[:5].any() for found in counts.values())
 
 
 def test_a_mixture_that_brings_rates_keeps_them(data, tmp_path):

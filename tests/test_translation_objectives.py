@@ -16,6 +16,7 @@ from tests.model_helpers import (
     MODERN,
     PAD,
     SPECIALS,
+    VOCAB,
     assert_trees_close,
     randomised,
     rows,
@@ -220,6 +221,45 @@ def test_packed_sentences_are_translated_and_learned_from_as_if_alone(cfg):
     assert many.segment_ids[1].max() == 1
 
 
+def test_translations_are_written_in_frequent_tokens_of_their_language():
+    counts = {code: np.zeros(VOCAB, np.int64) for code in CODES}
+    for nth, code in enumerate(CODES):
+        counts[code][[6 + 10 * nth, 9 + 10 * nth]] = 3  # not in the text of the others
+        counts[code][33:40] = 2
+    specials = dataclasses.replace(SPECIALS, counts=counts)
+    model, batch, tokens = randomised(CFG), alone(), {}
+    for least in (0, 2, 3):
+        objective = BackTranslation(
+            specials, TeacherForcing(), STEPS, temperature=9.0, min_count=least
+        )
+        found = jax.jit(lambda m, bt=objective: bt.translate(m, batch, KEY))(model)
+        tokens[least] = [set(row[row != PAD].tolist()) for row in np.asarray(found.tokens)]
+        languages = [TABLE[i].code for i in found.language_ids[:, 0]]
+    for least in (2, 3):
+        for row, code in zip(tokens[least], languages, strict=True):
+            assert row <= {EOS, *np.flatnonzero(counts[code] >= least).tolist()}
+        assert set.union(*tokens[least]) > {EOS}  # otherwise nothing was written
+    assert set.union(*tokens[2]) & {*range(33, 40)}
+    assert set.union(*tokens[0]) - {*range(33, 40), *range(6, 30)}
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (None, "min_count=5: steps=.* write de, of which the mixture has no text to count"),
+        ({"de": np.full(VOCAB, 9)}, "min_count=5: steps=.* write en, of which"),
+        (
+            {"de": np.full(VOCAB, 9), "en": np.full(VOCAB, 4)},
+            "min_count=5: no token occurs so often in en, the most frequent 4 times; lower it",
+        ),
+    ],
+)
+def test_text_that_cannot_tell_the_words_of_a_language_is_refused(counts, message):
+    specials = dataclasses.replace(SPECIALS, counts=counts)
+    with pytest.raises(ValueError, match=message):
+        BackTranslation(specials, TeacherForcing(), ("en-de-en", "de-en-de"), min_count=5)
+
+
 def test_translations_that_the_table_of_positions_has_no_room_for_are_refused():
     objective = back(sentences=8, sentence_length=10)
     batch = rows([[sentences()[0]]], CFG.max_positions)
@@ -251,6 +291,7 @@ def test_a_row_draws_one_of_several_steps_by_its_id():
         ("back_translation", {"steps": ("en-de-fr",)}, "'en-de-fr' is not like"),
         ("back_translation", {"steps": ("en-xx-en",)}, "steps: 'en-xx-en': .*'xx'"),
         ("back_translation", {"steps": ("en-de-en",), "temperature": -1.0}, "temperature=-1.0"),
+        ("back_translation", {"steps": ("en-de-en",), "min_count": -1}, "min_count=-1: give a"),
     ],
 )
 def test_wrong_fields_are_named(name, fields, message):

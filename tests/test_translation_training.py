@@ -54,6 +54,7 @@ def config_of(folder, **flat):
         sentences=2,
         sentence_length=9,
         steps=("en-fr-en", "fr-en-fr"),
+        min_count=2,
         weight=((0, 0.0), (2, 1.0)),
     )
     return config
@@ -180,6 +181,7 @@ UNBOUND = {"objectives.bt.sentences": 0, "objectives.bt.sentence_length": 0}
     [
         ({"model.decoder_layers": 0}, "objectives.ae.name='denoising' needs a decoder"),
         ({**UNBOUND, "objectives.bt.layout": "stream"}, "back_translation needs 'pack' or 'pad'"),
+        ({"objectives.bt.min_count": 10**6}, "objectives.bt: min_count=1000000: no token occurs"),
         ({"objectives.bt.layout": "pad"}, "bt: sentences=2 and sentence_length=9 are of packed"),
         (UNBOUND, "bt.layout='pack': back_translation needs whole sentences: say how many"),
         ({"objectives.bt.sentence_length": 17}, "sentence_length=17: give .* 3 to 16"),

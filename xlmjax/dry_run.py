@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from xlmjax import languages
 from xlmjax.data import features
 from xlmjax.data.mixture import length_of, own_tasks, rows_per_group
 from xlmjax.data.vocabulary import UntrainedVocabulary, Vocabulary
@@ -112,7 +113,9 @@ def dry_run(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> 
     for name, rows in rows_per_group(config).items():
         fields = config.objectives[name]
         check_objective(experiment, name, rows)
-        counts = np.ones(vocabulary.size, np.int64) if fields.sample_alpha else None
+        # As if every token stood in every language just often enough.
+        often = np.full(vocabulary.size, max(1, fields.min_count), np.int64)
+        counts = {languages.LANGUAGES[i].code: often for i in experiment.model.language_ids}
         groups.append(make_group(experiment, name, _num_tasks(config, name), counts))
         length = length_of(config, name)
         batches[name] = {

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -221,7 +221,7 @@ def make_groups(experiment: Experiment, data: Sequence[DataGroup]) -> list[Group
         for task in part.mixture.tasks if labels else ():
             experiment.model.check_sides(len(task.store.manifest.sides), task.name)
         counts = None
-        if fields.sample_alpha:
+        if fields.sample_alpha or fields.min_count:
             counts = token_counts(part, experiment.vocabulary)
         group = make_group(experiment, part.name, len(part.mixture.tasks), counts)
         try:
@@ -256,9 +256,12 @@ def check_objective(experiment: Experiment, name: str, rows: int) -> None:
 
 
 def make_group(
-    experiment: Experiment, name: str, num_tasks: int, counts: np.ndarray | None = None
+    experiment: Experiment,
+    name: str,
+    num_tasks: int,
+    counts: Mapping[str, np.ndarray] | None = None,
 ) -> Group:
-    """Return one entry of `config.objectives`; `counts` [v] are those that `sample_alpha` asks for.
+    """Return one entry of `config.objectives`; `counts` are those of `token_counts`, if asked for.
 
     Raises `ValueError` naming the entry and its wrong field.
     """
@@ -340,14 +343,21 @@ def make_train_step(experiment: Experiment, groups: Sequence[Group]) -> TrainSte
     )
 
 
-def token_counts(data: DataGroup, vocabulary: Vocabulary) -> np.ndarray:
-    """Return how often each token occurs in the stores of a group, int64 [v]; specials 0."""
-    counts = np.zeros(vocabulary.size, np.int64)
+def token_counts(data: DataGroup, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
+    """Return how often each token occurs in a language in the stores of a group, int64 [v].
+
+    By code of the language; special ids count as 0.
+    """
+    counts: dict[str, np.ndarray] = {}
     for task in data.mixture.tasks:
-        for feature in task.store.manifest.sides:
+        manifest = task.store.manifest
+        for feature in manifest.sides:
+            code = manifest.features[feature].language
+            found = counts.setdefault(code, np.zeros(vocabulary.size, np.int64))
             for shard in task.store.flat(feature):
-                counts += np.bincount(shard, minlength=vocabulary.size)
-    counts[list(vocabulary.special_ids)] = 0
+                found += np.bincount(shard, minlength=vocabulary.size)
+    for found in counts.values():
+        found[list(vocabulary.special_ids)] = 0
     return counts
 
 

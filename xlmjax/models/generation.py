@@ -1,7 +1,7 @@
 """Writing translations token by token: greedily or by sampling (specification 3.5).
 
-The start symbol is the end symbol, as in XLM, and no token is forbidden: an early end gives an
-empty translation.
+The start symbol is the end symbol, as in XLM, and unless `words` are given no token is forbidden:
+an early end gives an empty translation.
 """
 
 from typing import NamedTuple
@@ -57,13 +57,15 @@ def generate(
     temperature: float = 0.0,
     key: Key[Array, ""] | None = None,
     row_ids: Int[Array, "b"] | None = None,
+    words: Bool[Array, "b v"] | None = None,
 ) -> Generated:
     """Return one translation a row, without dropout; the best word each time at temperature 0.
 
     `limits` are the longest lengths, both end symbols included, at most `max_length`; where one is
     reached the last token is the end symbol. XLM has one limit a batch; with one a row, nothing
     depends on the other rows. At a temperature T words are drawn from softmax(logits / T), by the
-    `key` and `row_ids`. Stops when every row has ended.
+    `key` and `row_ids`. `words` are those that a row may be written with, any by default; scores
+    are of the distribution over these. Stops when every row has ended.
     """
     memory = model.read(source.text())
     layers = model.decoder.transformer.each_layer()
@@ -83,7 +85,7 @@ def generate(
         logits, caches = model.step(
             layers, state.caches, newest, now, target_language_ids, memory.segment_ids
         )
-        logits = logits[:, 0]
+        logits = logits[:, 0] if words is None else jnp.where(words, logits[:, 0], -jnp.inf)
         chosen = _choose(logits, keys, temperature, now)
         chosen = jnp.where(next_place == limits - 1, eos, chosen)
         log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), chosen[:, None], axis=1)[:, 0]

@@ -9,7 +9,7 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 from ml_collections import ConfigDict
 
 from xlmjax import languages
@@ -34,6 +34,10 @@ class BackTranslation(Objective):
     holds whole sentences of one of the languages that steps begin with; where several steps begin
     with it, each sentence draws one of them. Sentences are translated apart, at most `sentences` a
     row and each of at most `sentence_length` tokens (0: of a row), and learned from as packed.
+
+    With a `min_count` a translation is written in tokens that occur so often in the text of its
+    language (Liu et al. 2020, section 5.1). A model that has learned to rebuild text copies words
+    that it does not know; copied both ways they look right for ever.
     """
 
     reads = ("text",)
@@ -47,6 +51,7 @@ class BackTranslation(Objective):
     temperature: float = 0.0  # 0 takes the best word each time, as XLM does
     sentences: int = 1  # a row at most
     sentence_length: int = 0  # tokens of the longest, delimiters included; 0: those of a row
+    min_count: int = 0  # 0: any token
 
     @classmethod
     def from_config(
@@ -61,6 +66,7 @@ class BackTranslation(Objective):
             group.temperature,
             group.sentences or 1,
             group.sentence_length,
+            group.min_count,
         )
 
     def __post_init__(self):
@@ -77,6 +83,23 @@ class BackTranslation(Objective):
                     raise ValueError(f"steps: {step!r}: {error.args[0]}") from None
         if self.temperature < 0:
             raise ValueError(f"temperature={self.temperature}: give a number, 0 for the best word")
+        if self.min_count < 0:
+            raise ValueError(f"min_count={self.min_count}: give a number, 0 for any token")
+        if self.min_count:
+            self._check_counts(self.specials.counts or {})
+
+    def _check_counts(self, counts: Mapping[str, np.ndarray]) -> None:
+        for code in sorted({via for vias in self.languages.values() for via in vias}):
+            if code not in counts:
+                raise ValueError(
+                    f"min_count={self.min_count}: steps={self.steps} write {code}, of which the "
+                    "mixture has no text to count; add a task of it, or set min_count=0"
+                )
+            if counts[code].max() < self.min_count:
+                raise ValueError(
+                    f"min_count={self.min_count}: no token occurs so often in {code}, the most "
+                    f"frequent {counts[code].max()} times; lower it"
+                )
 
     @property
     def languages(self) -> dict[str, list[str]]:
@@ -167,6 +190,7 @@ class BackTranslation(Objective):
             temperature=self.temperature,
             key=key_words,
             row_ids=ids,
+            words=self._words(via),
         )
         tokens, segment_ids, positions = put_together(
             written.tokens[:, 0],
@@ -182,6 +206,18 @@ class BackTranslation(Objective):
             segment_ids,
             jnp.take_along_axis(via.reshape(-1, sentences), nth, axis=1),
         )
+
+    def _words(self, via: Int[Array, "b"]) -> Bool[Array, "b v"] | None:
+        """Return the tokens that a translation into each of these languages is written in."""
+        counts = self.specials.counts
+        if not self.min_count or counts is None:
+            return None
+        codes = sorted(counts)
+        table = np.stack([counts[code] >= self.min_count for code in codes])
+        table[:, self.specials.eos] = True
+        number = np.zeros(len(languages.LANGUAGES), np.int32)
+        number[[languages.get(code).id for code in codes]] = range(len(codes))
+        return jnp.asarray(table)[jnp.asarray(number)[via]]
 
     def _via(
         self, language_ids: Int[Array, "b"], key: Key[Array, ""], row_ids: Int[Array, "b"]

@@ -18,13 +18,14 @@ from xlmjax.registry import Registry
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Specials:
-    """Facts of the vocabulary: special ids by name, its size, and how often each token occurs."""
+    """Facts of the vocabulary: special ids by name, its size, how often each token occurs."""
 
     pad: int
     eos: int
     mask: int
     size: int
-    counts: np.ndarray | None = None  # [size], 0 for special ids; `sample_alpha` needs it
+    # By code of a language [size], 0 for special ids; `sample_alpha` and `min_count` need them.
+    counts: Mapping[str, np.ndarray] | None = None
     word_starts: np.ndarray | None = None  # bool [size]: entries that begin a word
 
 

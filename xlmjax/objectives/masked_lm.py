@@ -142,8 +142,8 @@ class MaskedLanguageModel(LanguageModel):
         )
 
     def _token_weights(self) -> Float[Array, "v"] | None:
-        counts = self.specials.counts
-        if not self.sample_alpha or counts is None:
+        if not self.sample_alpha or self.specials.counts is None:
             return None
+        counts = sum(self.specials.counts.values(), np.zeros(self.specials.size))
         weights = np.maximum(counts, 1.0) ** -self.sample_alpha
         return jnp.asarray(np.where(counts > 0, weights, 0.0), jnp.float32)
