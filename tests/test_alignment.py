@@ -8,7 +8,8 @@ from tests.small_run import small_config, write_data
 from tests.stores import write_store
 from xlmjax import cli
 from xlmjax.alignment.common_space import find_common_space, mutual
-from xlmjax.alignment.contexts import WINDOW, Contexts, positive_pmi
+from xlmjax.alignment.contexts import SMOOTHING, WINDOW, Contexts, positive_pmi
+from xlmjax.alignment.spelling import spelt_alike
 from xlmjax.data.vocabulary import UntrainedVocabulary, Vocabulary
 from xlmjax.data.word_vectors import read_word_vectors
 
@@ -69,7 +70,7 @@ def test_other_text_counts_the_same_pieces_anew(tmp_path):
 
 def test_information_is_that_of_the_definition():
     counts = np.float32([[4, 0, 1], [1, 2, 0], [0, 0, 0]])
-    frequency = np.sqrt(counts.sum(axis=0))
+    frequency = counts.sum(axis=0) ** SMOOTHING
     frequency /= frequency.sum()
     expected = np.zeros((3, 3))
     for i, j in np.argwhere(counts):
@@ -147,6 +148,29 @@ def test_more_text_finds_more_of_them(tmp_path):
     assert (
         0.2 < few < translated(tmp_path / "more", other_chain=0, examples=1_000, more=8_000) - 0.1
     )
+
+
+def test_pieces_are_alike_by_the_parts_that_they_share():
+    alike = spelt_alike(["▁guitar", "▁dog", "a"], ["▁guitare", "▁dog", "▁chien", "▁doge", "b"])
+    assert alike.shape == (3, 5)
+    assert alike[1, 1] == pytest.approx(1)
+    assert 0.9 > alike[0, 0] > alike[1, 3] > 0.3
+    assert not alike[2].any()
+    assert not alike[:, 2].any()
+
+
+def test_between_translations_as_good_spelling_decides():
+    x = np.random.default_rng(0).standard_normal((30, 16)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    y = x.copy()
+    y[0], y[1] = 0.48 * x[0] + 0.52 * x[1], 0.52 * x[0] + 0.48 * x[1]
+    spelling = np.zeros((40, 50), np.float32)  # of more pieces than are looked at
+    spelling[2, 3] = 1
+    by_context = mutual(x, y, 30)
+    assert by_context[:2].tolist() == [[0, 1], [1, 0]]
+    np.testing.assert_array_equal(mutual(x, y, 30, spelling), by_context)
+    spelling[[0, 1], [0, 1]] = 0.5
+    assert mutual(x, y, 30, spelling).tolist() == [[n, n] for n in range(30)]
 
 
 def test_contexts_are_shared_among_those_that_are_counted(tmp_path):

@@ -5,7 +5,8 @@ better translations, and so on (Artetxe et al. 2018, "A robust self-learning met
 unsupervised cross-lingual mappings of word embeddings", sections 3.3 and 3.4). Then the pairs that
 are each other's best translation become contexts that both languages share: vectors of the two,
 counted over those, are in one space without a rotation, which a space of either language would have
-to be alike for.
+to be alike for. Of such pairs, those spelt alike come before others (Riley and Gildea 2018,
+"Orthographic Features for Bilingual Lexicon Induction").
 """
 
 import dataclasses
@@ -23,8 +24,8 @@ from xlmjax.ops import similarity
 STEPS = 60  # of self-learning, of which the last ten keep every similarity
 FIRST_KEPT = 0.1  # share of similarities that the first step keeps
 FREQUENT = 800  # pieces of each side that self-learning translates
-DICTIONARY = 1_500  # pieces of each side among which contexts to share are sought
 ROUNDS = 6
+SPELLING = 0.3  # what being spelt the same adds to a CSLS, which lies in [-2, 2]
 STARTS = 3  # runs of self-learning, of which the one with the most alike translations is taken
 
 
@@ -50,12 +51,15 @@ def find_common_space(
     key: Key[Array, ""],
     report: Callable[[str], Any] = lambda line: None,
     wider: Sequence[Contexts] = (),
+    spelling: Float[np.ndarray, "m1 m2"] | None = None,
 ) -> CommonSpace:
     """Return vectors of `dim` dimensions; `report` is told a line a step.
 
     `wider` are the same pieces of the two, counted in more text, which need not be as much alike:
-    it tells more of rare pieces once it is known what the frequent ones mean. Raises `ValueError`
-    where the languages share too few pieces to begin, or have fewer contexts than dimensions.
+    it tells more of rare pieces once it is known what the frequent ones mean. `spelling` says how
+    much alike the pieces are spelt that either side has as contexts, 1 for the same. Raises
+    `ValueError` where the languages share too few pieces to begin, or have fewer contexts than
+    dimensions.
     """
     rank = {piece: number for number, piece in enumerate(second.pieces.tolist())}
     start = np.array(
@@ -79,8 +83,8 @@ def find_common_space(
     x, y, _ = runs[int(np.argmax(alike))]
     report(f"self-learning: CSLS of translations {', '.join(f'{value:.3f}' for value in alike)}")
     # Both pieces of a pair become a context, so both have to be counted as one.
-    count = min(DICTIONARY, *(side.before.shape[1] for side in (first, second)))
-    pairs = mutual(x, y, count)
+    count = min(side.before.shape[1] for side in (first, second))
+    pairs = mutual(x, y, count, spelling)
     for sides, text in (((first, second), ""), (wider, " in more text")):
         around = [(positive_pmi(side.before), positive_pmi(side.after)) for side in sides]
         for number in range(ROUNDS if around else 0):
@@ -95,7 +99,7 @@ def find_common_space(
             ]
             both = _principal(np.concatenate(columns), dim)
             x, y = (_unit(part) for part in np.split(both, [len(first.pieces)]))
-            pairs = mutual(x, y, count)
+            pairs = mutual(x, y, count, spelling)
             report(
                 f"round {number + 1} of {ROUNDS}{text}: {len(pairs):,} pieces are each other's "
                 "translation"
@@ -104,10 +108,18 @@ def find_common_space(
 
 
 def mutual(
-    x: Float32[np.ndarray, "n e"], y: Float32[np.ndarray, "k e"], count: int
+    x: Float32[np.ndarray, "n e"],
+    y: Float32[np.ndarray, "k e"],
+    count: int,
+    spelling: Float[np.ndarray, "m1 m2"] | None = None,
 ) -> Int[np.ndarray, "p 2"]:
-    """Return the pairs among the first `count` rows that are each other's best match by CSLS."""
+    """Return the pairs among the first `count` rows that are each other's best match.
+
+    Best by CSLS, to which `SPELLING` times how much they are spelt alike is added.
+    """
     scores = np.asarray(_csls(x[:count], y[:count]))
+    if spelling is not None:
+        scores = scores + SPELLING * spelling[:count, :count]
     there, back = scores.argmax(axis=1), scores.argmax(axis=0)
     rows = np.flatnonzero(back[there] == np.arange(count))
     return np.stack([rows, there[rows]], axis=1)

@@ -10,8 +10,8 @@ from jaxtyping import Float32, Int, Int32, Int64
 from xlmjax.data.store import TokenStore
 from xlmjax.data.vocabulary import Vocabulary
 
-WINDOW = 10  # pieces to either side; the nearest counts 1, each one further a tenth less
-SMOOTHING = 0.5  # exponent of the frequency of contexts (Levy et al. 2015 have 0.75)
+WINDOW = 20  # pieces to either side; the nearest counts 1, each one further a twentieth less
+SMOOTHING = 0.75  # exponent of the frequency of contexts (Levy et al. 2015)
 _CHUNK = 100_000  # examples
 
 
@@ -27,6 +27,11 @@ class Contexts:
     counts: Int64[np.ndarray, "n"]
     before: Float32[np.ndarray, "n m"]
     after: Float32[np.ndarray, "n m"]
+
+    @property
+    def contexts(self) -> Int32[np.ndarray, "m"]:
+        """Ids of the pieces that are counted near the others."""
+        return self.pieces[: self.before.shape[1]]
 
     @classmethod
     def of(

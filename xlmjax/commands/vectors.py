@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from xlmjax.alignment.common_space import CommonSpace, find_common_space
 from xlmjax.alignment.contexts import Contexts
+from xlmjax.alignment.spelling import spelt_alike
 from xlmjax.auto_prepare import ensure_stores
 from xlmjax.data.mixture import open_groups
 from xlmjax.data.store import TokenStore
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-contexts",
         type=int,
-        default=2_000,
+        default=2_500,
         help="most frequent pieces that are counted near the others (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, help="of self-learning (default: the config's)")
@@ -88,6 +89,7 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
         jax.random.key(seed),
         functools.partial(print, flush=True),
         wider,
+        spelt_alike(*([vocabulary.pieces[i] for i in side.contexts] for side in sides)),
     )
     pieces, vectors = _merged(sides, space)
     write_word_vectors(path, [vocabulary.pieces[piece] for piece in pieces], vectors)
