@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-contexts",
         type=int,
         default=2_500,
-        help="most frequent pieces that are counted near the others (default: %(default)s)",
+        help="most frequent pieces that are counted near the others, and of which translations "
+        "are sought to share (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, help="of self-learning (default: the config's)")
 
