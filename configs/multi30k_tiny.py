@@ -130,7 +130,7 @@ def _unsupervised(config: ConfigDict) -> None:
     config.objectives.denoising.weight = ((0, 1.0), (1_300, 0.1), (4_000, 0.0))
     back = config.objectives.back_translation
     back.sentences, back.sentence_length = 8, 32
-    back.min_count = 2
+    back.min_count = 2  # or unknown words are copied, both ways
     config.train.rows = 16
     config.optimizer.name = "muon"
     config.optimizer.learning_rate = 2e-3

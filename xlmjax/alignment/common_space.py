@@ -25,7 +25,7 @@ STEPS = 60  # of self-learning, of which the last ten keep every similarity
 FIRST_KEPT = 0.1  # share of similarities that the first step keeps
 FREQUENT = 800  # pieces of each side that self-learning translates
 ROUNDS = 6
-SPELLING = 0.3  # what being spelt the same adds to a CSLS, which lies in [-2, 2]
+SPELLING = 0.3  # what being spelt the same adds to the CSLS of two pieces
 STARTS = 3  # runs of self-learning, of which the one with the most alike translations is taken
 
 

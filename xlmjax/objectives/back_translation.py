@@ -36,8 +36,8 @@ class BackTranslation(Objective):
     row and each of at most `sentence_length` tokens (0: of a row), and learned from as packed.
 
     With a `min_count` a translation is written in tokens that occur so often in the text of its
-    language (Liu et al. 2020, section 5.1). A model that has learned to rebuild text copies words
-    that it does not know; copied both ways they look right for ever.
+    language, as mBART's first ones are (Liu et al. 2020). A model that has learned to rebuild text
+    copies words that it does not know; copied both ways they look right for ever.
     """
 
     reads = ("text",)
