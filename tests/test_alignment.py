@@ -10,6 +10,7 @@ from xlmjax import cli
 from xlmjax.alignment.common_space import find_common_space, mutual
 from xlmjax.alignment.contexts import SMOOTHING, WINDOW, Contexts, positive_pmi
 from xlmjax.alignment.spelling import spelt_alike
+from xlmjax.commands import vectors
 from xlmjax.data.vocabulary import UntrainedVocabulary, Vocabulary
 from xlmjax.data.word_vectors import read_word_vectors
 
@@ -240,9 +241,24 @@ def test_the_command_writes_what_a_run_can_start_from(text, capsys):
     for number, other in ((3, 51), (4, 52)):
         pair = f"{pieces[FIRST + number]} {pieces[FIRST + other]}".replace("▁", "")
         assert pair in printed.partition("en = fr: ")[2]
-    words, vectors = read_word_vectors(text / "out/ab.vec", "test")
+    words, table = read_word_vectors(text / "out/ab.vec", "test")
     assert set(words) == {pieces[FIRST + number] for number in (*range(50), 51, 52)}
-    assert vectors.shape == (52, small_config(text).model.embed_dim)
+    assert table.shape == (52, small_config(text).model.embed_dim)
+
+
+def test_the_command_compares_how_contexts_are_spelt(text, monkeypatch):
+    found = []
+
+    def watched(first, second, dim, key, report, wider, spelling):
+        found.append((first, second, spelling))
+        return find_common_space(first, second, dim, key, report, wider, spelling)
+
+    monkeypatch.setattr(vectors, "find_common_space", watched)
+    assert run(text, "--max-contexts=40") == 0
+    [(first, second, spelling)] = found
+    same = first.pieces[:40, None] == second.pieces[:40]
+    assert 30 < same.sum() <= 40
+    np.testing.assert_array_equal(spelling > 1 - 1e-5, same)
 
 
 def test_the_command_refines_on_other_stores(text, capsys):

@@ -352,6 +352,14 @@ def test_room_is_told_only_where_it_is_known(temporary, headroom, words):
     assert fit.verdict(found).count("2.00 GiB of a device more than there is") == (headroom is None)
 
 
+def test_tokens_that_no_text_counts_are_taken_to_be_frequent():
+    run = dry_run(load_config("multi30k_tiny:root=DATA,pair=en-fr,mode=translate"))
+    [back] = [g.objective for g in run.train_step.groups if g.name == "back_translation"]
+    assert back.min_count > 1
+    assert set(back.specials.counts) == {"en", "fr"}
+    assert all((counts >= back.min_count).all() for counts in back.specials.counts.values())
+
+
 def test_without_a_vocabulary_its_size_is_assumed_and_said():
     run = dry_run(small())
     assert run.experiment.model.vocab_size == 1024
