@@ -106,7 +106,11 @@ def test_raw_text_counts_as_no_token(tmp_path):
         size, special_ids = 300, ()
 
     counts = token_counts(mixture.Group("mt", built, 1), SmallVocabulary())
-    assert counts.sum() == 7
+    assert {code: of.nonzero()[0].tolist() for code, of in counts.items()} == {
+        "en": [5, 6, 7, 8],
+        "fr": [5, 6, 7],
+    }
+    assert all(of.max() == 1 for of in counts.values())
 
 
 # Rows.

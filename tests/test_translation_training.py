@@ -194,6 +194,10 @@ UNBOUND = {"objectives.bt.sentences": 0, "objectives.bt.sentence_length": 0}
         ({"objectives.bt.steps": ("en-fr-en",)}, "objectives.bt: steps.* begins with fr"),
         (
             {"objectives.bt.steps": ("en-sw-en", "fr-en-fr")},
+            "objectives.bt: min_count=2: steps=.* write sw, of which the mixture has no text",
+        ),
+        (
+            {"objectives.bt.steps": ("en-sw-en", "fr-en-fr"), "objectives.bt.min_count": 0},
             "objectives.bt: steps.*: sw has no embedding in the model; it has .*: en, fr",
         ),
         (
