@@ -16,7 +16,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # line by line; `tsv` two columns; `keyed` KEY<tab>text in two files, joined on KEY; `demo` the
     # built-in generator. Patterns hold {lang} (text, aligned, keyed) or {a} and {b} (tsv; both
     # orders are looked for) and may be globs; .gz is read as such. {lang=en} in a pattern of text
-    # is "en" and keeps the pattern to that language. [START:STOP] behind a pattern of one file
+    # is "en" and keeps the pattern to that language. [START:STOP:STEP] behind a pattern of one file
     # (text, aligned, tsv) takes some of its lines, as Python slices do: "text:x.{lang=en}[:14500]".
     data.train = ConfigDict({"text": ("demo:",), "parallel": ("demo:",), "xnli": ()})
     data.validation = ConfigDict({"text": ("demo:",), "parallel": ("demo:",), "xnli": ()})

@@ -320,8 +320,12 @@ def test_a_pattern_can_be_of_one_language_only(data):
         pairs_of(data)
 
 
+RANGES = ["[:4]", "[4:]", "[2:9]", "[-3:]", "[:-3]", "[-5:-1]", "[0:10]"]
+STEPS = ["[::2]", "[1::2]", "[::3]", "[1:8:3]", "[-5::4]", "[::10]", "[:9:1]"]
+
+
 @pytest.mark.parametrize("name", ["x.en", "x.en.gz"])
-@pytest.mark.parametrize("lines", ["[:4]", "[4:]", "[2:9]", "[-3:]", "[:-3]", "[-5:-1]", "[0:10]"])
+@pytest.mark.parametrize("lines", RANGES + STEPS)
 def test_a_range_of_lines_is_a_python_slice(data, monkeypatch, name, lines):
     monkeypatch.setattr(text_files, "_STRIDE", 3)
     text = [f"line {i}" for i in range(10)]
@@ -339,8 +343,8 @@ def test_ranges_of_files_of_pairs(data):
     for code in ("en", "fr"):
         write(f"x.{code}", *(f"{code} {i}" for i in range(5)))
     write("fr-en.tsv", *(f"fr {i}\ten {i}" for i in range(5)))
-    data.train.parallel = ("aligned:x.{lang}[1:3]", "tsv:{a}-{b}.tsv[-1:]")
-    assert pairs_of(data) == [(f"en {i}", f"fr {i}") for i in (1, 2, 4)]
+    data.train.parallel = ("aligned:x.{lang}[1::2]", "tsv:{a}-{b}.tsv[-1:]")
+    assert pairs_of(data) == [(f"en {i}", f"fr {i}") for i in (1, 3, 4)]
 
 
 def test_the_fingerprint_tells_ranges_apart(data):
@@ -350,10 +354,11 @@ def test_the_fingerprint_tells_ranges_apart(data):
         data.train.text = (f"text:x.{{lang}}{lines}",)
         return corpora.text_corpus(data, "train", "en").fingerprint()
 
-    whole, first, second = fingerprint(""), fingerprint("[:5]"), fingerprint("[5:]")
-    assert len({whole, first, second}) == 3
+    whole, first, *others = map(fingerprint, ("", "[:5]", "[5:]", "[::2]", "[1::2]", "[1:6]"))
+    assert len({whole, first, *others}) == 6
     assert whole == fingerprint("[0:]")  # the same text, so nothing is made again
     assert first == fingerprint("[0:-5]")
+    assert fingerprint("[::2]") == fingerprint("[0:9:2]")
 
 
 @pytest.mark.parametrize(
@@ -363,8 +368,10 @@ def test_the_fingerprint_tells_ranges_apart(data):
         ("text:x.{lang}[-11:]", "which has 10"),
         ("text:x.{lang}[5:5]", "which has 10"),
         ("text:x.{lang}[10:]", "which has 10"),
-        ("text:x.{lang}[a:5]", r"ends in \[a:5\], which is not \[START:STOP\] with whole numbers"),
-        ("text:x.{lang}[::2]", r"ends in \[::2\], which is not"),
+        ("text:x.{lang}[a:5]", r"ends in \[a:5\], which is not \[START:STOP\] or .* whole numbers"),
+        ("text:x.{lang}[::0]", r"ends in \[::0\], which is not .* a step of 1 or more"),
+        ("text:x.{lang}[::-1]", r"ends in \[::-1\], which is not .* a step of 1 or more"),
+        ("text:x.{lang}[:11:2]", r"takes lines \[:11:2\] of x.en, which has 10"),
         ("text:*.{lang}[:3]", "lines of one file, but matches x.en, y.en: give each an entry"),
         ("keyed:x.{lang}[:3]", "takes a range of lines, which keyed does not have"),
         ("demo:[:3]", "takes a range of lines, which demo does not have"),

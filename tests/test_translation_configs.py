@@ -85,8 +85,10 @@ def test_multi30k_without_pairs_sees_no_pair():
     config = load_config("multi30k_tiny:root=DATA,pair=en-fr,mode=translate")
     assert config.data.train.parallel == ()
     assert config.data.train.text == (
-        "text:DATA/train.{lang=en}.gz[:14500]",
-        "text:DATA/train.{lang=fr}.gz[14500:]",
+        "text:DATA/train.{lang=en}.gz[0::4]",
+        "text:DATA/train.{lang=en}.gz[1::4]",
+        "text:DATA/train.{lang=fr}.gz[2::4]",
+        "text:DATA/train.{lang=fr}.gz[3::4]",
     )
     assert config.data.stores != load_config("multi30k_tiny:root=DATA,pair=en-fr").data.stores
     assert config.data.vocabulary != load_config("multi30k_tiny:root=DATA").data.vocabulary

@@ -245,17 +245,18 @@ def _lines_of(parts: Sequence[Part], spec: patterns.Spec, field: str) -> Sequenc
             "give each an entry of its own"
         )
     [part] = parts
-    start, stop = (int(bound) if bound else None for bound in spec.lines.split(":"))
+    chosen = slice(*(int(number) if number else None for number in spec.lines.split(":")))
     count = len(part)
-    chosen = range(count)[start:stop]
-    if not chosen or any(not -count <= bound <= count for bound in (start or 0, stop or 0)):
+    numbers = range(count)[chosen]
+    bounds = (chosen.start or 0, chosen.stop or 0)
+    if not numbers or any(not -count <= bound <= count for bound in bounds):
         raise ValueError(
             f"{field}: {spec.text!r} takes lines [{spec.lines}] of {part.scans[0].path}, which has "
             f"{count:,}"
         )
-    if len(chosen) == count:
+    if len(numbers) == count:
         return parts
-    return [Range(part.scans, part, chosen.start, chosen.stop)]
+    return [Range(part.scans, part, numbers)]
 
 
 def _nothing_found(field: str, what: str, specs: Sequence[str]) -> ValueError:

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator
 
 from xlmjax.preparation import text_files
@@ -135,27 +136,28 @@ class Keyed(Part):
 
 @dataclasses.dataclass(frozen=True)
 class Range(Part):
-    """Examples `start` to `stop` of a part."""
+    """Some examples of a part, in its order."""
 
     scans: tuple[FileScan, ...]
     part: Part
-    start: int
-    stop: int
+    numbers: range  # of the examples
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return len(self.numbers)
 
     def examples(self, start: int, stop: int) -> Iterator[Example]:
         """Yield examples `start` to `stop` of the range."""
-        return self.part.examples(self.start + start, min(self.start + stop, self.stop))
+        some = self.numbers[start:stop]
+        return itertools.islice(self.part.examples(some.start, some.stop), 0, None, some.step)
 
     def fingerprint(self) -> list:
         """Return what tells this text from any other."""
-        return ["range", self.start, self.stop, self.part.fingerprint()]
+        numbers = self.numbers
+        return ["range", numbers.start, len(numbers), numbers.step, self.part.fingerprint()]
 
     def place(self, index: int) -> str:
         """Return where example `index` of the range is."""
-        return self.part.place(self.start + index)
+        return self.part.place(self.numbers[index])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How a config names files of text: KIND:PATTERN[START:STOP], and which files match a pattern.
+"""How a config names files of text: KIND:PATTERN[START:STOP:STEP], and which files match a pattern.
 
 {lang} in a pattern is a language, {a} and {b} are those of a pair, {lang=en} is English alone.
 """
@@ -13,7 +13,7 @@ from xlmjax.preparation import text_files
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """One `KIND:PATTERN[START:STOP]`; `lines` is what stands in the brackets, perhaps nothing."""
+    """One `KIND:PATTERN[START:STOP:STEP]`; `lines` stands in the brackets, perhaps nothing."""
 
     text: str
     kind: str
@@ -22,7 +22,7 @@ class Spec:
 
 
 _RANGE = re.compile(r"\[([^\[\]]*:[^\[\]]*)\]$")  # a glob has no colon in its brackets
-_SLICE = re.compile(r"(-?\d+)?:(-?\d+)?")
+_SLICE = re.compile(r"(-?\d+)?:(-?\d+)?(:0*[1-9]\d*)?")
 _ONLY = re.compile(r"\{lang=([^{}]*)\}")
 
 
@@ -46,8 +46,8 @@ def parse(named: Sequence[str], field: str, kinds: tuple[str, ...]) -> Iterator[
                 )
             if not _SLICE.fullmatch(lines):
                 raise ValueError(
-                    f"{field}: {text!r} ends in [{lines}], which is not [START:STOP] with whole "
-                    "numbers, e.g. [:14500]"
+                    f"{field}: {text!r} ends in [{lines}], which is not [START:STOP] or "
+                    "[START:STOP:STEP] with whole numbers and a step of 1 or more, e.g. [::2]"
                 )
         if "{lang=" in pattern and not field.endswith(".text"):
             raise ValueError(
