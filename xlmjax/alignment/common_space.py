@@ -6,7 +6,8 @@ unsupervised cross-lingual mappings of word embeddings", sections 3.3 and 3.4). 
 are each other's best translation become contexts that both languages share: vectors of the two,
 counted over those, are in one space without a rotation, which a space of either language would have
 to be alike for. Of such pairs, those spelt alike come before others (Riley and Gildea 2018,
-"Orthographic Features for Bilingual Lexicon Induction").
+"Orthographic Features for Bilingual Lexicon Induction"), and at last the two of a pair are drawn
+together.
 """
 
 import dataclasses
@@ -86,7 +87,7 @@ def find_common_space(
     count = min(side.before.shape[1] for side in (first, second))
     pairs = mutual(x, y, count, spelling)
     for sides, text in (((first, second), ""), (wider, " in more text")):
-        around = [(positive_pmi(side.before), positive_pmi(side.after)) for side in sides]
+        around = [side.information() for side in sides]
         for number in range(ROUNDS if around else 0):
             if 2 * len(pairs) < dim:
                 raise ValueError(
@@ -104,7 +105,7 @@ def find_common_space(
                 f"round {number + 1} of {ROUNDS}{text}: {len(pairs):,} pieces are each other's "
                 "translation"
             )
-    return CommonSpace(x, y, pairs, len(start))
+    return CommonSpace(*draw_together(x, y, pairs), pairs, len(start))
 
 
 def mutual(
@@ -123,6 +124,18 @@ def mutual(
     there, back = scores.argmax(axis=1), scores.argmax(axis=0)
     rows = np.flatnonzero(back[there] == np.arange(count))
     return np.stack([rows, there[rows]], axis=1)
+
+
+def draw_together(
+    x: Float32[np.ndarray, "n e"], y: Float32[np.ndarray, "k e"], pairs: Int[np.ndarray, "p 2"]
+) -> tuple[Float32[np.ndarray, "n e"], Float32[np.ndarray, "k e"]]:
+    """Return the sides with the two of each pair half as far apart, of unit length again."""
+    first, second = pairs.T
+    x, y = x.copy(), y.copy()
+    mean = (x[first] + y[second]) / 2
+    x[first] += (mean - x[first]) / 2
+    y[second] += (mean - y[second]) / 2
+    return _unit(x), _unit(y)
 
 
 def _principal(x: Float32[np.ndarray, "n m"], dim: int) -> Float32[np.ndarray, "n e"]:

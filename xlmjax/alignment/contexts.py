@@ -11,6 +11,7 @@ from xlmjax.data.store import TokenStore
 from xlmjax.data.vocabulary import Vocabulary
 
 WINDOW = 20  # pieces to either side; the nearest counts 1, each one further a twentieth less
+NEAR = 4  # of the narrow window; the nearest counts 1, each one further a quarter less
 SMOOTHING = 0.75  # exponent of the frequency of contexts (Levy et al. 2015)
 _CHUNK = 100_000  # examples
 
@@ -20,13 +21,16 @@ class Contexts:
     """Pieces of a language, the most frequent first, and how often others stand near them.
 
     `pieces` [n] are ids, `counts` [n] their occurrences. `before` and `after` [n, m] count the m
-    most frequent pieces in the windows that end and begin at each piece, within an example.
+    most frequent pieces in the windows that end and begin at each piece, within an example, `near`
+    [n, m] those on either side of it in a narrow one. A wide window tells what is spoken of (a red
+    shirt), a narrow one what kind of word it is (a colour).
     """
 
     pieces: Int32[np.ndarray, "n"]
     counts: Int64[np.ndarray, "n"]
     before: Float32[np.ndarray, "n m"]
     after: Float32[np.ndarray, "n m"]
+    near: Float32[np.ndarray, "n m"]
 
     @property
     def contexts(self) -> Int32[np.ndarray, "m"]:
@@ -64,22 +68,26 @@ class Contexts:
 
     def counted_in(self, stores: Sequence[TokenStore], vocabulary: Vocabulary) -> "Contexts":
         """Return the same pieces with what stands around them in other text; `counts` stay."""
-        before, after = _counted(stores, vocabulary, self.pieces, self.before.shape[1])
-        return dataclasses.replace(self, before=before, after=after)
+        before, after, near = _counted(stores, vocabulary, self.pieces, self.before.shape[1])
+        return dataclasses.replace(self, before=before, after=after, near=near)
+
+    def information(self) -> tuple[Float32[np.ndarray, "n m"], ...]:
+        """Return the positive pointwise mutual information of `before`, `after` and `near`."""
+        return tuple(map(positive_pmi, (self.before, self.after, self.near)))
 
 
 def _counted(
     stores: Sequence[TokenStore], vocabulary: Vocabulary, pieces: Int32[np.ndarray, "n"], width: int
-) -> tuple[Float32[np.ndarray, "n m"], Float32[np.ndarray, "n m"]]:
-    """Return how often the first `width` pieces stand before and after each piece."""
+) -> list[Float32[np.ndarray, "n m"]]:
+    """Return how often the first `width` pieces stand before, after and near each piece."""
     rank = np.full(vocabulary.size, -1, np.int32)
     rank[pieces] = np.arange(len(pieces))
-    before, after = (np.zeros((len(pieces), width), np.float32) for _ in range(2))
+    found = [np.zeros((len(pieces), width), np.float32) for _ in range(3)]
     for store in stores:
         for start in range(0, len(store), _CHUNK):
             examples = store.read_range("tokens", start, min(start + _CHUNK, len(store)))
-            _count(_apart(examples, rank), before, after)
-    return before, after
+            _count(_apart(examples, rank), *found)
+    return found
 
 
 def _apart(
@@ -94,16 +102,20 @@ def _count(
     ranks: Int32[np.ndarray, "k"],
     before: Float32[np.ndarray, "n m"],
     after: Float32[np.ndarray, "n m"],
+    near: Float32[np.ndarray, "n m"],
 ) -> None:
-    """Add the pairs of pieces within a window of each other, in place."""
+    """Add the pairs of pieces within the windows of each other, in place."""
     width = before.shape[1]
     for distance in range(1, WINDOW + 1):
-        weight = np.float32((WINDOW - distance + 1) / WINDOW)
         first, second = ranks[:-distance].astype(np.int64), ranks[distance:].astype(np.int64)
         both = (first >= 0) & (second >= 0)
         for counts, words, contexts in ((after, first, second), (before, second, first)):
             counted = both & (contexts < width)
-            np.add.at(counts.reshape(-1), words[counted] * width + contexts[counted], weight)
+            places = words[counted] * width + contexts[counted]
+            for table, window in ((counts, WINDOW), (near, NEAR)):
+                if distance <= window:
+                    weight = np.float32((window - distance + 1) / window)
+                    np.add.at(table.reshape(-1), places, weight)
 
 
 def positive_pmi(counts: Float32[np.ndarray, "n m"]) -> Float32[np.ndarray, "n m"]:
