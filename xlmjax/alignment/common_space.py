@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from jaxtyping import Array, Float, Float32, Int, Key
 
 from xlmjax.alignment.contexts import Contexts, positive_pmi
@@ -145,8 +146,10 @@ def _principal(x: Float32[np.ndarray, "n m"], dim: int) -> Float32[np.ndarray, "
             f"{x.shape[1]} contexts for vectors of {dim} dimensions (model.embed_dim): more text, "
             "a smaller --min-count or a larger --max-contexts"
         )
-    _, vectors = np.linalg.eigh(x.T.astype(np.float64) @ x)
-    return x @ vectors[:, -dim:].astype(np.float32)
+    products = (x.T @ x).astype(np.float64)
+    last = len(products) - 1
+    _, vectors = scipy.linalg.eigh(products, subset_by_index=(last - dim + 1, last))
+    return x @ vectors.astype(np.float32)
 
 
 def _unit(x: Float32[np.ndarray, "n e"]) -> Float32[np.ndarray, "n e"]:
