@@ -27,10 +27,10 @@ def commands(text):
     lines = re.sub(r"\\\n", " ", text).splitlines()
     found, variables = [], {}
     for line in lines:
-        if assigned := re.fullmatch(r"(\w+)=(\S+|\".*\")", line.strip()):
-            variables[assigned[1]] = assigned[2].strip('"')
         for name, value in variables.items():
             line = re.sub(rf"\${name}\b", value, line)
+        if assigned := re.fullmatch(r"(\w+)=(\S+|\".*\")", line.strip()):
+            variables[assigned[1]] = assigned[2].strip('"')
         words = shlex.split(line, comments=True)
         for start, word in enumerate(words):
             before = words[max(0, start - 3) : start]
