@@ -1,5 +1,7 @@
 """Two languages in one space from the text of each: counts, information, and a made-up pair."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from tests.small_run import small_config, write_data
 from tests.stores import write_store
 from xlmjax import cli
+from xlmjax.alignment import common_space
 from xlmjax.alignment.common_space import draw_together, find_common_space, mutual
 from xlmjax.alignment.contexts import NEAR, SMOOTHING, WINDOW, Contexts, positive_pmi
 from xlmjax.alignment.spelling import spelt_alike
@@ -193,6 +196,28 @@ def test_the_two_of_a_pair_are_drawn_together():
     rest = np.ones_like(before, bool)
     rest[pairs[:, 0]] = rest[:, pairs[:, 1]] = False
     assert np.abs(after - before)[rest].max() < 0.1
+
+
+def test_a_space_is_of_all_windows_and_drawn_together(tmp_path, monkeypatch):
+    sides = [
+        count(write_language(tmp_path / name, np.arange(KINDS) + FIRST, seed), max_contexts=120)
+        for name, seed in (("a", 1), ("b", 2))
+    ]
+    for found, counts in zip(
+        sides[0].information(), (sides[0].before, sides[0].after, sides[0].near), strict=True
+    ):
+        np.testing.assert_array_equal(found, positive_pmi(counts))
+    space = find_common_space(*sides, 32, jax.random.key(0))
+    monkeypatch.setattr(common_space, "draw_together", lambda x, y, pairs: (x, y))
+    apart = find_common_space(*sides, 32, jax.random.key(0))
+    np.testing.assert_array_equal(apart.pairs, space.pairs)
+    expected = draw_together(apart.first, apart.second, apart.pairs)
+    np.testing.assert_array_equal(space.first, expected[0])
+    np.testing.assert_array_equal(space.second, expected[1])
+    assert np.abs(space.first - apart.first).max() > 1e-3
+    others = [dataclasses.replace(side, near=side.before) for side in sides]
+    other = find_common_space(*others, 32, jax.random.key(0))
+    assert np.abs(apart.first @ apart.first.T - other.first @ other.first.T).max() > 0.01
 
 
 def test_contexts_are_shared_among_those_that_are_counted(tmp_path):
