@@ -55,6 +55,15 @@ def test_counts_are_those_of_a_window_within_an_example(tmp_path):
         count(store, min_count=1_000)
 
 
+@pytest.mark.parametrize("gap", [0, NEAR + 1])
+def test_text_without_neighbours_is_refused(tmp_path, gap):
+    rare = list(range(10, 10 + gap))
+    lines = [[FIRST], [FIRST + 1]] if not gap else [[FIRST, *rare, FIRST]]
+    store = write_store(tmp_path, {"tokens": lines}, {"tokens": "en"})
+    with pytest.raises(ValueError, match="no two frequent pieces stand near each other"):
+        count(store, max_pieces=2 if not gap else 1)
+
+
 def test_other_text_counts_the_same_pieces_anew(tmp_path):
     rng = np.random.default_rng(0)
     stores = [

@@ -49,7 +49,7 @@ class Contexts:
     ) -> Self:
         """Count the text of some stores, of pieces that occur `min_count` times or more.
 
-        Raises `ValueError` where no piece does.
+        Raises `ValueError` where no piece does, or none stands near another.
         """
         occurrences = np.zeros(vocabulary.size, np.int64)
         for store in stores:
@@ -60,8 +60,8 @@ class Contexts:
         pieces = ranked[occurrences[ranked] >= max(1, min_count)].astype(np.int32)
         if not len(pieces):
             raise ValueError(
-                f"{', '.join(str(store.directory) for store in stores)}: no piece occurs "
-                f"{min_count} times, so nothing can be learned of any"
+                f"{_names(stores)}: no piece occurs {min_count} times, so nothing can be learned "
+                "of any"
             )
         width = min(max_contexts, len(pieces))
         return cls(pieces, occurrences[pieces], *_counted(stores, vocabulary, pieces, width))
@@ -87,7 +87,16 @@ def _counted(
         for start in range(0, len(store), _CHUNK):
             examples = store.read_range("tokens", start, min(start + _CHUNK, len(store)))
             _count(_apart(examples, rank), *found)
+    if not all(table.any() for table in found):
+        raise ValueError(
+            f"{_names(stores)}: no two frequent pieces stand near each other in a line, so nothing "
+            "can be learned from what stands around them; give text of whole sentences"
+        )
     return found
+
+
+def _names(stores: Sequence[TokenStore]) -> str:
+    return ", ".join(str(store.directory) for store in stores)
 
 
 def _apart(
