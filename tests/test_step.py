@@ -20,6 +20,7 @@ from tests.loop_helpers import (
     make_spec,
     objective,
 )
+from xlmjax.objectives.base import Objective
 from xlmjax.ops import schedules
 from xlmjax.parallel import rules
 from xlmjax.parallel.mesh import MeshConfig
@@ -116,6 +117,41 @@ def test_groups_add_up_by_their_scheduled_weights(reference):
     empty = batch(3)
     empty["segment_ids"][:] = 0
     assert_same(gradient({"mlm": batch(0), "other": empty}, 0), reference)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Failing:
+    """An objective that is NaN wherever it is computed."""
+
+    inner: Objective
+
+    def loss(self, *args):
+        output = self.inner.loss(*args)
+        return dataclasses.replace(output, sum=output.sum * jnp.nan)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "microbatches"), [(ONE_DEVICE, 1), (EIGHT, 1), (ONE_DEVICE, 2)], ids=str
+)
+def test_an_objective_of_weight_zero_is_not_computed(mesh, microbatches, reference):
+    fading = schedules.piecewise(((0, 0.0), (1, 1.0)))
+    parts = (*groups(), Group("failing", Failing(objective()), fading))
+    gradient = compiled(mesh, microbatches, parts)
+    batches = {"mlm": batch(0), "failing": batch(3)}
+    assert_same(gradient(batches, 0), reference)
+    assert np.isnan(gradient(batches, 1)[0])
+
+
+def test_tokens_of_an_objective_of_weight_zero_are_not_counted():
+    fading = schedules.piecewise(((1, 1.0), (2, 0.0)))
+    run = make_run(parts=[*groups(), Group("fading", objective(), fading)])
+    batches = {"mlm": batch(0), "fading": batch(3)}
+    tokens = [float(run.update(step, batches).real_tokens) for step in range(3)]
+    alone, both = (
+        sum((batches[name]["segment_ids"] != 0).sum() for name in names)
+        for names in (["mlm"], batches)
+    )
+    assert tokens == [both, both, alone]
 
 
 def test_training_on_a_mesh_follows_one_device(one_device):

@@ -434,6 +434,10 @@ def test_two_groups_share_the_rows_and_the_log_tells_them_apart(data, tmp_path):
             {"objectives__mlm__name": "mlm"},
             "objectives.mlm.name='mlm' is unknown; known: back_translation, causal_lm,",
         ),
+        (
+            {"objectives__mlm__weight": ((0, 1.0), (9, -0.1))},
+            r"objectives.mlm.weight = \(\(0, 1.0\), \(9, -0.1\)\): give numbers of 0 or more",
+        ),
         ({"mesh__tensor": 8}, "'vocab' has size 60, which mesh.tensor=8 = 8 does not divide"),
     ],
 )

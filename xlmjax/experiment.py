@@ -276,7 +276,10 @@ def make_group(
         )
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    return Group(name, objective, piecewise(fields.weight, f"{where}.weight"))
+    weight = piecewise(fields.weight, f"{where}.weight")
+    if weight.minimum < 0:
+        raise ValueError(f"{where}.weight = {fields.weight!r}: give numbers of 0 or more")
+    return Group(name, objective, weight)
 
 
 def _check_model(objective: str, model: ModelConfig, where: str) -> None:

@@ -5,8 +5,9 @@ how the batch is split into microbatches or over devices.
 """
 
 import dataclasses
+import functools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -93,8 +94,7 @@ def summed_gradient(
     if microbatches == 1:
         return differentiate(batch)
     parts = split_rows(batch, microbatches)
-    one = jax.eval_shape(differentiate, jax.tree.map(lambda x: x[0], parts))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), one)
+    zeros = _zeros(lambda: differentiate(jax.tree.map(lambda x: x[0], parts)))
 
     def add(total: Any, rows: Batch) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, differentiate(rows)), None
@@ -113,11 +113,14 @@ def total_gradient(
 ) -> tuple[Float[Array, ""], dict[str, LossOutput], Any]:
     """Return sum over groups of weight * mean loss, each group's output, and the gradient.
 
-    A group without targets (weight 0) adds nothing. Group i draws from fold_in(key, i).
+    A group without targets adds nothing; one of weight 0 is not computed, and its output is zeros.
+    Group i draws from fold_in(key, i).
     """
     total, gradient, outputs = jnp.float32(0.0), None, {}
     for index, group in enumerate(groups):
-        output, summed = summed_gradient(
+        weight = group.weight(step)
+        compute = functools.partial(
+            summed_gradient,
             group.objective,
             model,
             batches[group.name],
@@ -126,12 +129,21 @@ def total_gradient(
             microbatches,
             shardings,
         )
-        share = group.weight(step) / jnp.where(output.weight > 0, output.weight, 1.0)
+        if group.weight.minimum > 0:
+            output, summed = compute()
+        else:
+            output, summed = jax.lax.cond(weight > 0, compute, functools.partial(_zeros, compute))
+        share = weight / jnp.where(output.weight > 0, output.weight, 1.0)
         part = jax.tree.map(lambda g, share=share: g * share, summed)
         gradient = part if gradient is None else jax.tree.map(jnp.add, gradient, part)
         total += output.sum * share
         outputs[group.name] = output
     return total, outputs, gradient
+
+
+def _zeros(compute: Callable[[], Any]) -> Any:
+    """Return zeros like what would be computed."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(compute))
 
 
 class TrainStep:
@@ -229,7 +241,10 @@ class TrainStep:
             grad_norm=grad_norm,
             nonfinite=(~finite).astype(jnp.int32),
             real_tokens=_total(
-                batch[name] != 0 for batch in batches.values() for name in SEGMENTS if name in batch
+                (batches[group.name][name] != 0) & (group.weight(step) > 0)
+                for group in self.groups
+                for name in SEGMENTS
+                if name in batches[group.name]
             ),
             predicted_tokens=_total(output.weight for output in outputs.values()),
         )
