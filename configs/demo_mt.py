@@ -19,8 +19,6 @@ def get_config(arg: str = "") -> ConfigDict:
     """Return the experiment; `arg`: mode=supervised|unsupervised, init=WORKDIR of pretraining."""
     choice = base.parse(arg, mode="supervised", init="")
     config = demo.get_config()
-    # The encoders were trained without, but a decoder has to know which language to write.
-    config.model.language_embeddings = True
     config.model.decoder_layers = config.model.num_layers
     config.checkpoint.init_from = choice.init
     config.optimizer.name = "adamw"
@@ -38,13 +36,14 @@ def get_config(arg: str = "") -> ConfigDict:
         text = tuple(f"demo.ae.{code}" for code in PAIR)
         config.data.mixture = text
         config.objectives.denoising = base.objective("denoising", layout="pack")
-        config.objectives.denoising.weight = ((0, 1.0), (400, 0.1))
         mt_unsupervised.back_translation(config, PAIR)
         back = config.objectives.back_translation
         back.mixture = text
         back.sentences, back.sentence_length = 4, 32
-        config.train.rows = 16
-        config.train.num_steps = 400
+        # Translations are of use once the decoder can write; then rebuilding sentences is not.
+        config.objectives.denoising.weight = ((100, 1.0), (160, 0.0))
+        back.weight = ((80, 0.0), (81, 1.0))
+        config.train.num_steps = 250
     else:
         raise ValueError(f"mode={choice.mode!r} is unknown; known: supervised, unsupervised")
     config.checkpoint.every = 100

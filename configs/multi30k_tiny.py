@@ -55,6 +55,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.checkpoint.init_from = choice.init
     else:
         _halves(config, pair)
+        config.model.language_embeddings = False  # of the encoder: they would keep words apart
         set_mode(config, choice.mode, pair, choice.init)
         if choice.mode == "mlm":
             _pretraining(config, bool(choice.vectors))
@@ -108,7 +109,6 @@ def _supervised(config: ConfigDict, pair: tuple[str, str]) -> None:
 def _pretraining(config: ConfigDict, from_vectors: bool) -> None:
     config.data.layout.text = "pack"
     config.model.dropout = 0.1
-    config.model.language_embeddings = False
     config.objectives.mlm.rate = ((0, 0.3),)
     config.optimizer.name = "muon"
     config.optimizer.learning_rate = 3e-3

@@ -1,5 +1,6 @@
 """Two languages in one space from the text of each: counts, information, and a made-up pair."""
 
+import collections
 import dataclasses
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from tests.small_run import small_config, write_data
 from tests.stores import write_store
 from xlmjax import cli
-from xlmjax.alignment import common_space
+from xlmjax.alignment import common_space, spelling, translations
 from xlmjax.alignment.common_space import draw_together, find_common_space, mutual
 from xlmjax.alignment.contexts import NEAR, SMOOTHING, WINDOW, Contexts, positive_pmi
 from xlmjax.alignment.spelling import spelt_alike
@@ -174,18 +175,68 @@ def test_pieces_are_alike_by_the_parts_that_they_share():
     assert not alike[:, 2].any()
 
 
-def test_between_translations_as_good_spelling_decides():
+def test_translations_are_those_of_the_first_model_of_brown_and_others(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    pairs = [
+        (rng.integers(3, 20, rng.integers(0, 7)).tolist(), rng.integers(15, 30, 4).tolist())
+        for _ in range(25)
+    ]
+    store = write_store(
+        tmp_path,
+        {"tokens": [a for a, _ in pairs], "target_tokens": [b for _, b in pairs]},
+        {"tokens": "en", "target_tokens": "fr"},
+    )
+    special = {*VOCABULARY.special_ids}
+    first, second = np.arange(5, 12), np.arange(16, 26)  # all others are one
+    pairs = [
+        [
+            [
+                list(own).index(token) if token in own else -1
+                for token in side
+                if token not in special
+            ]
+            for side, own in zip(pair, (first, second), strict=True)
+        ]
+        for pair in pairs
+    ]
+
+    def learned(pairs):
+        chances = collections.defaultdict(lambda: 1.0)
+        for _ in range(translations.ITERATIONS):
+            counts, of_source = collections.Counter(), collections.Counter()
+            for source, target in pairs:
+                for word in target:
+                    over = sum(chances[other, word] for other in source)
+                    for other in source:
+                        counts[other, word] += chances[other, word] / over
+                        of_source[other] += chances[other, word] / over
+            chances = collections.defaultdict(
+                float, {pair: count / of_source[pair[0]] for pair, count in counts.items()}
+            )
+        return chances
+
+    there, back = learned(pairs), learned([pair[::-1] for pair in pairs])
+    expected = [
+        [np.sqrt(there[i, j] * back[j, i]) for j in range(len(second))] for i in range(len(first))
+    ]
+    monkeypatch.setattr(translations, "_CHUNK", 7)
+    found = translations.translated(store, VOCABULARY, first, second)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert found.max() > 0.2
+
+
+def test_between_translations_as_good_clues_decide():
     x = np.random.default_rng(0).standard_normal((30, 16)).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     y = x.copy()
     y[0], y[1] = 0.48 * x[0] + 0.52 * x[1], 0.52 * x[0] + 0.48 * x[1]
-    spelling = np.zeros((40, 50), np.float32)  # of more pieces than are looked at
-    spelling[2, 3] = 1
+    clues = np.zeros((40, 50), np.float32)  # of more pieces than are looked at
+    clues[2, 3] = 0.3
     by_context = mutual(x, y, 30)
     assert by_context[:2].tolist() == [[0, 1], [1, 0]]
-    np.testing.assert_array_equal(mutual(x, y, 30, spelling), by_context)
-    spelling[[0, 1], [0, 1]] = 0.5
-    assert mutual(x, y, 30, spelling).tolist() == [[n, n] for n in range(30)]
+    np.testing.assert_array_equal(mutual(x, y, 30, clues), by_context)
+    clues[[0, 1], [0, 1]] = 0.15
+    assert mutual(x, y, 30, clues).tolist() == [[n, n] for n in range(30)]
 
 
 def test_the_two_of_a_pair_are_drawn_together():
@@ -304,16 +355,46 @@ def test_the_command_writes_what_a_run_can_start_from(text, capsys):
 def test_the_command_compares_how_contexts_are_spelt(text, monkeypatch):
     found = []
 
-    def watched(first, second, dim, key, report, wider, spelling):
-        found.append((first, second, spelling))
-        return find_common_space(first, second, dim, key, report, wider, spelling)
+    def watched(first, second, dim, key, report, wider, clues):
+        found.append((first, second, clues))
+        return find_common_space(first, second, dim, key, report, wider, clues)
 
     monkeypatch.setattr(vectors, "find_common_space", watched)
     assert run(text, "--max-contexts=40") == 0
-    [(first, second, spelling)] = found
+    [(first, second, clues)] = found
     same = first.pieces[:40, None] == second.pieces[:40]
     assert 30 < same.sum() <= 40
-    np.testing.assert_array_equal(spelling > 1 - 1e-5, same)
+    np.testing.assert_array_equal(clues > spelling.WORTH - 1e-5, same)
+
+
+@pytest.mark.parametrize("way", ["mt.en_fr", "mt.fr_en"])
+def test_the_command_takes_translations_of_another_translator(text, monkeypatch, capsys, way):
+    vocabulary = Vocabulary.load(text / "vocabulary.model")
+    rng, found = np.random.default_rng(0), []
+    sentences = [(rng.permutation(50)[:6] + FIRST).tolist() for _ in range(400)]
+    other = [[FIRST + (token - FIRST + 1) % 50 for token in reversed(own)] for own in sentences]
+    sides = (sentences, other) if way == "mt.en_fr" else (other, sentences)
+    write_store(
+        text / "pairs" / way / "train",
+        {"tokens": sides[0], "target_tokens": sides[1]},
+        dict(zip(("tokens", "target_tokens"), way.removeprefix("mt.").split("_"), strict=True)),
+        task=way,
+        vocabulary=vocabulary.fingerprint,
+    )
+
+    def watched(first, second, dim, key, report, wider, clues):
+        found.append((first, second, clues))
+        return find_common_space(first, second, dim, key, report, wider, clues)
+
+    monkeypatch.setattr(vectors, "find_common_space", watched)
+    assert run(text, f"--translations={text / 'pairs'}") == 0
+    [(first, second, clues)] = found
+    expected = FIRST + (first.contexts - FIRST + 1) % 50
+    known = np.isin(expected, second.contexts)
+    assert known.sum() == 48
+    np.testing.assert_array_equal(second.contexts[clues.argmax(axis=1)][known], expected[known])
+    assert run(text, f"--translations={text}") == 2
+    assert "there is no" in capsys.readouterr().err
 
 
 def test_the_command_refines_on_other_stores(text, capsys):

@@ -64,7 +64,7 @@ def test_the_demo_fine_tunes_the_model_that_it_pretrained():
     assert tuning.data.mixture == ("demo.xnli.en",)
     translator = demo.follow_up(config, "demo_mt:init=runs/demo/mlm_tlm")
     assert (translator.model.embed_dim, translator.model.decoder_layers) == (64, 3)
-    assert translator.model.language_embeddings
+    assert not translator.model.language_embeddings  # of its encoder, as pretrained
     assert translator.data.stores == "elsewhere"
     assert config.data.mixture == ("mlm", "tlm")
 

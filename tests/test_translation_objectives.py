@@ -107,6 +107,29 @@ def test_what_follows_is_not_seen_and_padding_counts_for_nothing():
 
 
 @recipes
+def test_an_encoder_may_do_without_languages_which_a_decoder_has(cfg):
+    model = randomised(dataclasses.replace(cfg, language_embeddings=False))
+    batch = pairs([[(0, 1), (2, 3)]])
+    source, target = text_of(batch), text_of(batch, "target_")
+
+    def changed(text):
+        other = jnp.where(text.language_ids == LANGUAGES[0], LANGUAGES[1], LANGUAGES[0])
+        return text._replace(language_ids=other)
+
+    @jax.jit
+    def run(source, target):
+        memory = model.read(source)
+        return memory.states, model.decode(target, memory)
+
+    (states, written), (as_other, _) = run(source, target), run(changed(source), target)
+    np.testing.assert_array_equal(states, as_other)
+    assert (run(source, changed(target))[1] != written).any()
+    assert (model.encoder.embeddings.languages is not None) == cfg.share_embeddings
+    size = sum(leaf.size for leaf in jax.tree.leaves(model))
+    assert size == model.cfg.num_parameters()
+
+
+@recipes
 @pytest.mark.slow
 def test_each_half_is_trained_and_tables_are_two_unless_shared(cfg):
     model, batch = randomised(cfg), pairs([[(0, 1), (2, 3)]])

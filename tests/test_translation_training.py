@@ -200,10 +200,6 @@ UNBOUND = {"objectives.bt.sentences": 0, "objectives.bt.sentence_length": 0}
             {"objectives.bt.steps": ("en-sw-en", "fr-en-fr"), "objectives.bt.min_count": 0},
             "objectives.bt: steps.*: sw has no embedding in the model; it has .*: en, fr",
         ),
-        (
-            {"model.language_embeddings": False},
-            "model.language_embeddings=False: a decoder is told",
-        ),
         ({"objectives.mt.mixture": ("ae.en",)}, "'translation' reads tasks like mt.SRC_TGT"),
         ({"checkpoint.init_from": "a,b,c"}, "one checkpoint, or with a decoder two"),
     ],

@@ -127,7 +127,7 @@ class Embedder:
         return tokens[: self._limit - DELIMITERS]
 
     def _language_id(self, code: str, number: int) -> int:
-        if self._cfg.has_language_table and code not in self._languages:
+        if self._cfg.adds_languages and code not in self._languages:
             raise ValueError(
                 f"sentence {number}: language {code!r} is not one of the model's: "
                 f"{', '.join(self._languages)}"

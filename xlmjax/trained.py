@@ -78,7 +78,7 @@ class Trained:
                 "fill_mask is for models that were trained with masks: this one predicts the next "
                 "word from those before it"
             )
-        if cfg.has_language_table and language not in experiment.config.data.languages:
+        if cfg.adds_languages and language not in experiment.config.data.languages:
             known = ", ".join(experiment.config.data.languages)
             raise ValueError(f"language={language!r} is not one of the model's: {known}")
         parts = text.split(MASK)

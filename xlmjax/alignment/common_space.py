@@ -27,7 +27,6 @@ STEPS = 60  # of self-learning, of which the last ten keep every similarity
 FIRST_KEPT = 0.1  # share of similarities that the first step keeps
 FREQUENT = 800  # pieces of each side that self-learning translates
 ROUNDS = 6
-SPELLING = 0.3  # what being spelt the same adds to the CSLS of two pieces
 STARTS = 3  # runs of self-learning, of which the one with the most alike translations is taken
 
 
@@ -53,15 +52,15 @@ def find_common_space(
     key: Key[Array, ""],
     report: Callable[[str], Any] = lambda line: None,
     wider: Sequence[Contexts] = (),
-    spelling: Float[np.ndarray, "m1 m2"] | None = None,
+    clues: Float[np.ndarray, "m1 m2"] | None = None,
 ) -> CommonSpace:
     """Return vectors of `dim` dimensions; `report` is told a line a step.
 
     `wider` are the same pieces of the two, counted in more text, which need not be as much alike:
-    it tells more of rare pieces once it is known what the frequent ones mean. `spelling` says how
-    much alike the pieces are spelt that either side has as contexts, 1 for the same. Raises
-    `ValueError` where the languages share too few pieces to begin, or have fewer contexts than
-    dimensions.
+    it tells more of rare pieces once it is known what the frequent ones mean. `clues` add to the
+    CSLS of the pieces that either side has as contexts what else tells that they are translations.
+    Raises `ValueError` where the languages share too few pieces to begin, or have fewer contexts
+    than dimensions.
     """
     rank = {piece: number for number, piece in enumerate(second.pieces.tolist())}
     start = np.array(
@@ -86,7 +85,7 @@ def find_common_space(
     report(f"self-learning: CSLS of translations {', '.join(f'{value:.3f}' for value in alike)}")
     # Both pieces of a pair become a context, so both have to be counted as one.
     count = min(side.before.shape[1] for side in (first, second))
-    pairs = mutual(x, y, count, spelling)
+    pairs = mutual(x, y, count, clues)
     for sides, text in (((first, second), ""), (wider, " in more text")):
         around = [side.information() for side in sides]
         for number in range(ROUNDS if around else 0):
@@ -101,7 +100,7 @@ def find_common_space(
             ]
             both = _principal(np.concatenate(columns), dim)
             x, y = (_unit(part) for part in np.split(both, [len(first.pieces)]))
-            pairs = mutual(x, y, count, spelling)
+            pairs = mutual(x, y, count, clues)
             report(
                 f"round {number + 1} of {ROUNDS}{text}: {len(pairs):,} pieces are each other's "
                 "translation"
@@ -113,15 +112,12 @@ def mutual(
     x: Float32[np.ndarray, "n e"],
     y: Float32[np.ndarray, "k e"],
     count: int,
-    spelling: Float[np.ndarray, "m1 m2"] | None = None,
+    clues: Float[np.ndarray, "m1 m2"] | None = None,
 ) -> Int[np.ndarray, "p 2"]:
-    """Return the pairs among the first `count` rows that are each other's best match.
-
-    Best by CSLS, to which `SPELLING` times how much they are spelt alike is added.
-    """
+    """Return pairs among the first `count` rows, each the other's best by CSLS and `clues`."""
     scores = np.asarray(_csls(x[:count], y[:count]))
-    if spelling is not None:
-        scores = scores + SPELLING * spelling[:count, :count]
+    if clues is not None:
+        scores = scores + clues[:count, :count]
     there, back = scores.argmax(axis=1), scores.argmax(axis=0)
     rows = np.flatnonzero(back[there] == np.arange(count))
     return np.stack([rows, there[rows]], axis=1)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32
 
+WORTH = 0.3  # what it adds to the CSLS of two pieces that they are spelt the same
 LENGTHS = (2, 3)  # characters of the parts that are compared
 
 

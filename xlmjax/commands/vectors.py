@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from xlmjax.alignment import spelling, translations
 from xlmjax.alignment.common_space import CommonSpace, find_common_space
 from xlmjax.alignment.contexts import Contexts
-from xlmjax.alignment.spelling import spelt_alike
 from xlmjax.auto_prepare import ensure_stores
 from xlmjax.data.mixture import open_groups
 from xlmjax.data.store import TokenStore
@@ -38,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="stores of more text, prepared with another config: at last the same pieces are "
         "counted there",
+    )
+    parser.add_argument(
+        "--translations",
+        metavar="FOLDER",
+        help="stores of pairs (mt.A_B or mt.B_A), for instance what a translator that began from "
+        "such vectors made of the text of either side: pieces that translate each other there are "
+        "sooner taken for translations",
     )
     parser.add_argument(
         "--min-count", type=int, default=3, help="of a piece (default: %(default)s)"
@@ -90,7 +97,7 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
         jax.random.key(seed),
         functools.partial(print, flush=True),
         wider,
-        spelt_alike(*([vocabulary.pieces[i] for i in side.contexts] for side in sides)),
+        _clues(sides, vocabulary, args.translations, (first, second)),
     )
     pieces, vectors = _merged(sides, space)
     write_word_vectors(path, [vocabulary.pieces[piece] for piece in pieces], vectors)
@@ -123,6 +130,29 @@ def _store(folder: str, code: str, vocabulary: Vocabulary) -> TokenStore:
         f"--refine-on={folder}: there is no {', '.join(map(str, places))}: run `xlmjax prepare` "
         f"with a config whose data.stores that is and which has text of {code}"
     )
+
+
+def _clues(
+    sides: Sequence[Contexts], vocabulary: Vocabulary, folder: str | None, codes: tuple[str, str]
+) -> np.ndarray:
+    """Return what speaks for two contexts being translations: spelling, and pairs of a folder."""
+    pieces = [side.contexts for side in sides]
+    clues = spelling.WORTH * spelling.spelt_alike(
+        *([vocabulary.pieces[i] for i in own] for own in pieces)
+    )
+    if folder:
+        for forward in (True, False):
+            order = slice(None, None, 1 if forward else -1)
+            place = pathlib.Path(folder) / f"mt.{'_'.join(codes[order])}" / "train"
+            if TokenStore.is_finished(place):
+                store = TokenStore.open(place, vocabulary.fingerprint)
+                found = translations.translated(store, vocabulary, *pieces[order])
+                return clues + translations.WORTH * (found if forward else found.T)
+        raise ValueError(
+            f"--translations={folder}: there is no {place} nor the other way round: run `xlmjax "
+            "prepare` with a config whose data.stores that is and whose mixture is of such pairs"
+        )
+    return clues
 
 
 def _two(chosen: str | None, texts: dict[str, list[TokenStore]]) -> tuple[str, str]:

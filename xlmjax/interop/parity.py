@@ -87,7 +87,7 @@ def compare_models(folder: pathlib.Path, kind: Format, model: XLM, causal: bool)
 
     theirs = getattr(transformers, kind.architecture).from_pretrained(folder, dtype=torch.float32)
     given = {"attention_mask": torch.tensor(real.astype(np.int64))}
-    if cfg.has_language_table:
+    if cfg.adds_languages:
         rows = _their_languages(theirs.config, cfg.language_ids)
         given["langs"] = torch.tensor(np.broadcast_to(rows[number][:, None], real.shape).copy())
     with torch.no_grad():

@@ -48,7 +48,7 @@ class ModelConfig:
     embedding_norm: bool = True
     mlp: str = "gelu"
     bias: bool = True
-    language_embeddings: bool = True
+    language_embeddings: bool = True  # of an encoder; a decoder always has them
     tie_embeddings: bool = True
     head_transform: bool = False  # dense, GELU and norm before the vocabulary projection
     dropout: float = 0.1
@@ -110,11 +110,6 @@ class ModelConfig:
             "classification takes an encoder alone: set 0",
         )
         self._require(
-            not self.decoder_layers or len(self.language_ids) == 1 or self.language_embeddings,
-            "language_embeddings",
-            "a decoder is told by it which of its languages to write: set True",
-        )
-        self._require(
             self.position_offset == 0 or (self.positions == "learned" and self.position_offset > 0),
             "position_offset",
             f"only learned positions have rows to skip, and model.positions={self.positions!r}: "
@@ -155,6 +150,7 @@ class ModelConfig:
             num_layers=self.decoder_layers,
             decoder_layers=0,
             share_embeddings=False,
+            language_embeddings=True,
             reads_source=True,
         )
 
@@ -196,9 +192,14 @@ class ModelConfig:
         return jnp.dtype(self.dtype)
 
     @property
-    def has_language_table(self) -> bool:
+    def adds_languages(self) -> bool:
         """Whether tokens carry an embedding of their language: with one language XLM has none."""
         return self.language_embeddings and len(self.language_ids) > 1
+
+    @property
+    def has_language_table(self) -> bool:
+        """Whether the embeddings have rows of languages; shared ones do, for the decoder."""
+        return self.adds_languages or (self.share_embeddings and len(self.language_ids) > 1)
 
     @property
     def has_norm_bias(self) -> bool:

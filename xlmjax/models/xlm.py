@@ -48,7 +48,7 @@ class Embeddings(nnx.Module):
         self,
         tokens: Int[Array, "b l"],
         positions: Int[Array, "b l"],
-        language_ids: Int[Array, "b l"],
+        language_ids: Int[Array, "b l"] | None,
     ) -> Float[Array, "b l e"]:
         axes = TableAxes(*mesh_axes("act_batch", "vocab", "embed"))
         x = lookup(self.tokens[...], tokens, axes)
@@ -57,7 +57,7 @@ class Embeddings(nnx.Module):
             x += constrain(self.positions[...], None, "act_embed")[rows]
         elif self.cfg.positions == "sinusoidal":
             x += jnp.asarray(sinusoids(self.cfg.max_positions, self.cfg.embed_dim))[positions]
-        if self.languages is not None:
+        if self.languages is not None and language_ids is not None:
             rows = jnp.asarray(rows_of(self.cfg.language_ids))[language_ids]
             x += constrain(self.languages[...], None, "act_embed")[rows]
         if self.types is not None:
@@ -126,7 +126,7 @@ class XLM(nnx.Module):
         if key is not None:
             row_ids = jnp.arange(tokens.shape[0]) if row_ids is None else row_ids
             seeds = dropout.row_seeds(key, row_ids)
-        x = self.embeddings(tokens, positions, language_ids)
+        x = self.embeddings(tokens, positions, language_ids if cfg.adds_languages else None)
         x = drop(x, seeds, cfg.num_layers, cfg.dropout)  # layers take the places before
         x = constrain(zero_padding(x, segment_ids), "act_batch", "act_length", "act_embed")
         if depth == 0:
