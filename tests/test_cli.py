@@ -252,6 +252,20 @@ def test_want_of_memory_is_told_with_what_to_change(monkeypatch, capsys):
     assert "train.microbatches" in said
 
 
+def test_eval_takes_the_config_of_the_run_unless_it_is_given_one(monkeypatch, tmp_path, capsys):
+    from xlmjax.commands import eval as command
+
+    config, seen = load_config("demo"), []
+    config.seed = 12
+    (tmp_path / "config.json").write_text(json.dumps({"config": config.to_dict()}))
+    monkeypatch.setattr(command, "score", lambda config, workdir, step: seen.append(config))
+    arguments = ["eval", f"--workdir={tmp_path}", "--config.train.rows=7"]
+    assert cli.main(arguments) == cli.main([*arguments, "--config=demo"]) == 0
+    assert [(config.seed, config.train.rows) for config in seen] == [(12, 7), (0, 7)]
+    assert cli.main(["eval", f"--workdir={tmp_path}/none"]) == 2
+    assert f"--config={tmp_path}/none/config.json: no such file" in capsys.readouterr().err
+
+
 def test_eval_takes_a_workdir_on_a_bucket_as_it_is(monkeypatch):
     from xlmjax.commands import eval as command
 

@@ -76,11 +76,12 @@ def test_a_command_parses_and_its_config_loads(words, mine):
     name, *rest = words
     assert name in cli.COMMANDS
     args, overrides = cli.parser_of(name).parse_known_args(rest)
-    if args.config.endswith(".json"):  # of a run, which has not been made here
-        path = pathlib.Path(args.config)
+    config = args.config or f"{args.workdir}/config.json"
+    if config.endswith(".json"):  # of a run, which has not been made here
+        path = pathlib.Path(config)
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps({"config": base.get_config().to_dict()}))
-    load_config(args.config, overrides)
+    load_config(config, overrides)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -99,11 +99,12 @@ def parser_of(name: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    default = getattr(command, "DEFAULT_CONFIG", "base")
     config = parser.add_argument(
         "--config",
-        default=getattr(command, "DEFAULT_CONFIG", "base"),
+        default=default,
         metavar="NAME[:KEY=VALUE,...]",
-        help="a file of configs/ by name, or a path (default: %(default)s)",
+        help=f"a file of configs/ by name, or a path (default: {default or 'that of the run'})",
     )
     config.completer = lambda **_: config_names()  # type: ignore[attr-defined] # for argcomplete
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
@@ -147,7 +148,7 @@ def _run(name: str, argv: list[str]) -> int:
 
 def _run_command(name: str, args: argparse.Namespace, others: list[str]) -> int:
     try:
-        config = load_config(args.config, others)
+        config = load_config(args.config or f"{args.workdir}/config.json", others)
         _command(name).run(config, args)
     except (ConfigError, ValueError, KeyError, OSError) as error:
         if args.traceback:

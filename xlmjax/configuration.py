@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
+from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from xlmjax import gin_bindings
@@ -52,7 +53,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
     stem, _, argument = name.partition(":")
     try:
         if name.endswith(".json"):
-            config = _saved_config(pathlib.Path(name))
+            config = _saved_config(epath.Path(name))
         else:
             config = _config_module(stem).get_config(argument)
     except ConfigError:
@@ -112,7 +113,7 @@ def _config_module(name: str) -> types.ModuleType:
     return module
 
 
-def _saved_config(path: pathlib.Path) -> ConfigDict:
+def _saved_config(path: epath.Path) -> ConfigDict:
     """Return the config of a workdir; fields that it was written without have their defaults."""
     if not path.is_file():
         raise ConfigError(f"--config={path}: no such file")

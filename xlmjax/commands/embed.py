@@ -15,6 +15,7 @@ from xlmjax.commands.lines import lines_of
 HELP = """Read one sentence a line from stdin and write their vectors, float32 [lines, width] in the
 order of the lines, to a .npy file. An empty line has a vector of zeros. Lines are LANG<tab>TEXT
 unless --language or --languages says what language they are in."""
+DEFAULT_CONFIG = ""  # config.json of --workdir
 
 CHUNK = 16_384  # lines in memory at a time
 

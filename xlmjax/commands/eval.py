@@ -14,6 +14,7 @@ from xlmjax.sweep import Run, is_sweep, workdirs
 HELP = """Score a checkpoint of a workdir with the evaluators of `config.evals`; prints one line a
 metric and writes eval/NAME-STEP.json into the workdir. Mesh and number of devices are free. With
 a `config.sweep` it prints one table over the runs below the workdir, and writes sweep.json."""
+DEFAULT_CONFIG = ""  # config.json of --workdir
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from xlmjax.commands.lines import lines_of
 HELP = """Read one sentence a line from stdin and write its translation to stdout, a line each, in
 the order of the lines; an empty line gives an empty line. Progress goes to stderr. Greedy unless
 --beams or --temperature is given."""
+DEFAULT_CONFIG = ""  # config.json of --workdir
 
 PIPE_CLOSED = 141  # what a process that SIGPIPE ends returns
 
