@@ -44,6 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.objectives.denoising.weight = ((100, 1.0), (160, 0.0))
         back.weight = ((80, 0.0), (81, 1.0))
         config.train.num_steps = 250
+        config.optimizer.learning_rate = 3e-3
     else:
         raise ValueError(f"mode={choice.mode!r} is unknown; known: supervised, unsupervised")
     config.checkpoint.every = 100
