@@ -129,6 +129,7 @@ def _unsupervised(config: ConfigDict) -> None:
     back = config.objectives.back_translation
     back.sentences, back.sentence_length = 8, 32
     back.min_count = 2  # or unknown words are copied, both ways
+    back.weight = ((200, 0.0), (201, 1.0))  # there is nothing to learn from before it can write
     config.train.rows = 16
     config.optimizer.name = "muon"
     config.optimizer.learning_rate = 2e-3

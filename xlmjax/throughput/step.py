@@ -8,6 +8,7 @@ import jax
 from xlmjax.data.batches import Batches
 from xlmjax.data.mixture import Group, open_groups, places_of, segment_length
 from xlmjax.experiment import Experiment, make_groups, make_train_step
+from xlmjax.ops.schedules import constant
 from xlmjax.parallel.partition import batch_sharding
 from xlmjax.throughput.timing import Times, describe_devices, utilization
 
@@ -30,9 +31,16 @@ class StepSpeed:
 
 
 def measure_step(experiment: Experiment, steps: int = 10, warmup: int = 3) -> StepSpeed:
-    """Time the training step of an experiment on its own data, batches ready on the devices."""
+    """Time the training step of an experiment on its own data, batches ready on the devices.
+
+    All its objectives are in the step, those too whose weight is 0 at first.
+    """
     data = open_groups(experiment.config, experiment.vocabulary)
-    train_step = make_train_step(experiment, make_groups(experiment, data))
+    groups = [
+        dataclasses.replace(group, weight=constant(group.weight.maximum))
+        for group in make_groups(experiment, data)
+    ]
+    train_step = make_train_step(experiment, groups)
     state = experiment.spec.create(jax.random.key(experiment.config.seed))
     batches = _batches(experiment, data, warmup + steps)
     found = []
