@@ -123,7 +123,7 @@ def test_bench_reports_kernels_and_why_one_does_not_run():
 
 @pytest.mark.slow
 def test_bench_measures_every_part(data, capsys):
-    begins_later = ((0, 0.0), (1_000, 1.0))
+    begins_later = ((1_000, 0.0), (1_001, 1.0))
     config = small_config(data, model__head_tile=32, objectives__mlm__weight=begins_later)
     bench.run(config, argparse.Namespace(part=[], steps=2, json=True))
     found = json.loads(capsys.readouterr().out)
