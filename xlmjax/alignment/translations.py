@@ -7,7 +7,7 @@ each piece of a sentence is the translation of one of the pieces of the other, w
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int32
+from jaxtyping import Bool, Float32, Float64, Int, Int32
 
 from xlmjax.data.features import TARGET_TOKENS, TOKENS
 from xlmjax.data.store import TokenStore
@@ -37,21 +37,21 @@ def translated(
         for start in range(0, len(store), _CHUNK)
         for stop in [min(start + _CHUNK, len(store))]
     ]
-    there = back = np.ones(shape, np.float32)
+    there = back = np.ones(shape)
     for _ in range(ITERATIONS):
-        sums = np.zeros((2, *shape), np.float32)
+        sums = np.zeros((2, *shape))  # in float64: what stands for all others is counted very often
         for source, target in chunks:
             both = (source >= 0)[:, :, None] & (target >= 0)[:, None, :]
             place = (source[:, :, None], target[:, None, :])
             for table, total, axis in ((there, sums[0], 1), (back, sums[1], 2)):
                 np.add.at(total, place, _shares(table[place] * both, axis))
         there, back = _shares(sums[0], axis=1), _shares(sums[1], axis=0)
-    return np.sqrt(there * back)[:-1, :-1]
+    return np.sqrt(there * back)[:-1, :-1].astype(np.float32)
 
 
-def _shares(x: Float32[np.ndarray, "..."], axis: int) -> Float32[np.ndarray, "..."]:
+def _shares(x: Float64[np.ndarray, "..."], axis: int) -> Float64[np.ndarray, "..."]:
     """Return the shares of the sum over an axis, 0 where it is 0."""
-    return x / np.maximum(x.sum(axis=axis, keepdims=True), np.finfo(np.float32).tiny)
+    return x / np.maximum(x.sum(axis=axis, keepdims=True), np.finfo(np.float64).tiny)
 
 
 def _ranks(
