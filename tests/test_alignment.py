@@ -13,6 +13,7 @@ from xlmjax import cli
 from xlmjax.alignment import common_space, spelling, translations
 from xlmjax.alignment.common_space import draw_together, find_common_space, mutual
 from xlmjax.alignment.contexts import NEAR, SMOOTHING, WINDOW, Contexts, positive_pmi
+from xlmjax.alignment.inflection import SHARE, forms, pooled
 from xlmjax.alignment.spelling import spelt_alike
 from xlmjax.commands import vectors
 from xlmjax.data.vocabulary import UntrainedVocabulary, Vocabulary
@@ -280,6 +281,42 @@ def test_a_space_is_of_all_windows_and_drawn_together(tmp_path, monkeypatch):
     assert np.abs(apart.first @ apart.first.T - other.first @ other.first.T).max() > 0.01
 
 
+def test_forms_of_a_word_begin_alike():
+    pieces = ["▁noir", "▁noire", "▁noirs", "noir", "▁no", "▁porte", "▁porche", "▁red", "▁reddest"]
+    found = [(pieces[a], pieces[b]) for a, b in forms(pieces)]
+    alike = [("▁noir", "▁noire"), ("▁noir", "▁noirs"), ("▁noire", "▁noirs"), ("▁porte", "▁porche")]
+    assert sorted(found) == sorted(pair for one in alike for pair in (one, one[::-1]))
+    assert forms(["▁a", "▁b"]).shape == (0, 2)
+
+
+def test_a_form_is_given_a_share_of_those_alike_and_nothing_of_others():
+    x = np.array([[1, 0], [0.6, 0.8], [-1, 0], [0, 1]], np.float32)
+    pairs = np.array([(0, 1), (1, 0), (0, 2), (2, 0)])
+    found = pooled(x, pairs)
+    np.testing.assert_allclose(found[0], x[0] + SHARE * 0.6 * x[1], rtol=1e-6)
+    np.testing.assert_allclose(found[1], x[1] + SHARE * 0.6 * x[0], rtol=1e-6)
+    np.testing.assert_array_equal(found[2:], x[2:])
+    np.testing.assert_array_equal(pooled(x, pairs[:0]), x)
+
+
+def test_translations_are_those_of_words_pooled_with_their_forms(tmp_path, monkeypatch):
+    sides = [
+        count(write_language(tmp_path / name, np.arange(KINDS) + FIRST, seed), max_contexts=120)
+        for name, seed in (("a", 1), ("b", 2))
+    ]
+    monkeypatch.setattr(common_space, "draw_together", lambda x, y, pairs: (x, y))
+    alone = find_common_space(*sides, 32, jax.random.key(0))
+    cosines = np.triu(alone.first @ alone.first.T, 1)
+    a, b = np.unravel_index(cosines.argmax(), cosines.shape)
+    of_two = np.array([(a, b), (b, a)])
+    space = find_common_space(*sides, 32, jax.random.key(0), forms=(of_two, of_two[:0]))
+    np.testing.assert_allclose(
+        space.first, common_space._unit(pooled(alone.first, of_two)), atol=1e-6
+    )
+    assert space.first[a] @ space.first[b] > cosines[a, b] + 1e-3
+    np.testing.assert_array_equal(space.pairs, mutual(space.first, space.second, 120))
+
+
 def test_contexts_are_shared_among_those_that_are_counted(tmp_path):
     sides = [
         count(write_language(tmp_path / name, np.arange(KINDS) + FIRST, seed), max_contexts=120)
@@ -355,9 +392,9 @@ def test_the_command_writes_what_a_run_can_start_from(text, capsys):
 def test_the_command_compares_how_contexts_are_spelt(text, monkeypatch):
     found = []
 
-    def watched(first, second, dim, key, report, wider, clues):
+    def watched(first, second, dim, key, report, wider, clues, forms):
         found.append((first, second, clues))
-        return find_common_space(first, second, dim, key, report, wider, clues)
+        return find_common_space(first, second, dim, key, report, wider, clues, forms)
 
     monkeypatch.setattr(vectors, "find_common_space", watched)
     assert run(text, "--max-contexts=40") == 0
@@ -382,9 +419,9 @@ def test_the_command_takes_translations_of_another_translator(text, monkeypatch,
         vocabulary=vocabulary.fingerprint,
     )
 
-    def watched(first, second, dim, key, report, wider, clues):
+    def watched(first, second, dim, key, report, wider, clues, forms):
         found.append((first, second, clues))
-        return find_common_space(first, second, dim, key, report, wider, clues)
+        return find_common_space(first, second, dim, key, report, wider, clues, forms)
 
     monkeypatch.setattr(vectors, "find_common_space", watched)
     assert run(text, f"--translations={text / 'pairs'}") == 0

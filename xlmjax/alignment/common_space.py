@@ -6,8 +6,8 @@ unsupervised cross-lingual mappings of word embeddings", sections 3.3 and 3.4). 
 are each other's best translation become contexts that both languages share: vectors of the two,
 counted over those, are in one space without a rotation, which a space of either language would have
 to be alike for. Of such pairs, those spelt alike come before others (Riley and Gildea 2018,
-"Orthographic Features for Bilingual Lexicon Induction"), and at last the two of a pair are drawn
-together.
+"Orthographic Features for Bilingual Lexicon Induction"). At last forms of one word are, and then
+the two of a pair, drawn together.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ import scipy.linalg
 from jaxtyping import Array, Float, Float32, Int, Key
 
 from xlmjax.alignment.contexts import Contexts, positive_pmi
+from xlmjax.alignment.inflection import Pairs, pooled
 from xlmjax.ops import similarity
 
 STEPS = 60  # of self-learning, of which the last ten keep every similarity
@@ -53,14 +54,16 @@ def find_common_space(
     report: Callable[[str], Any] = lambda line: None,
     wider: Sequence[Contexts] = (),
     clues: Float[np.ndarray, "m1 m2"] | None = None,
+    forms: Sequence[Pairs] = (),
 ) -> CommonSpace:
     """Return vectors of `dim` dimensions; `report` is told a line a step.
 
     `wider` are the same pieces of the two, counted in more text, which need not be as much alike:
     it tells more of rare pieces once it is known what the frequent ones mean. `clues` add to the
     CSLS of the pieces that either side has as contexts what else tells that they are translations.
-    Raises `ValueError` where the languages share too few pieces to begin, or have fewer contexts
-    than dimensions.
+    `forms` are the pieces of either side that may be forms of one word, by rank. Raises
+    `ValueError` where the languages share too few pieces to begin, or have fewer contexts than
+    dimensions.
     """
     rank = {piece: number for number, piece in enumerate(second.pieces.tolist())}
     start = np.array(
@@ -105,6 +108,9 @@ def find_common_space(
                 f"round {number + 1} of {ROUNDS}{text}: {len(pairs):,} pieces are each other's "
                 "translation"
             )
+    if forms:
+        x, y = (_unit(pooled(side, own)) for side, own in zip((x, y), forms, strict=True))
+        pairs = mutual(x, y, count, clues)
     return CommonSpace(*draw_together(x, y, pairs), pairs, len(start))
 
 

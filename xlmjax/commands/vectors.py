@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from xlmjax.alignment import spelling, translations
 from xlmjax.alignment.common_space import CommonSpace, find_common_space
 from xlmjax.alignment.contexts import Contexts
+from xlmjax.alignment.inflection import forms
 from xlmjax.auto_prepare import ensure_stores
 from xlmjax.data.mixture import open_groups
 from xlmjax.data.store import TokenStore
@@ -98,6 +99,7 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
         functools.partial(print, flush=True),
         wider,
         _clues(sides, vocabulary, args.translations, (first, second)),
+        [forms([vocabulary.pieces[i] for i in side.pieces]) for side in sides],
     )
     pieces, vectors = _merged(sides, space)
     write_word_vectors(path, [vocabulary.pieces[piece] for piece in pieces], vectors)
