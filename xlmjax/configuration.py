@@ -116,7 +116,7 @@ def _config_module(name: str) -> types.ModuleType:
 def _saved_config(path: epath.Path) -> ConfigDict:
     """Return the config of a workdir; fields that it was written without have their defaults."""
     if not path.is_file():
-        raise ConfigError(f"--config={path}: no such file")
+        raise ConfigError(f"--config={path}: no such file; a run writes it into its --workdir")
     base = importlib.import_module("xlmjax.configs.base")
     saved = json.loads(path.read_text("utf-8"))["config"]
     config = base.get_config()
