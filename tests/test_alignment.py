@@ -393,12 +393,13 @@ def test_the_command_compares_how_contexts_are_spelt(text, monkeypatch):
     found = []
 
     def watched(first, second, dim, key, report, wider, clues, forms):
-        found.append((first, second, clues))
+        found.append((first, second, clues, forms))
         return find_common_space(first, second, dim, key, report, wider, clues, forms)
 
     monkeypatch.setattr(vectors, "find_common_space", watched)
     assert run(text, "--max-contexts=40") == 0
-    [(first, second, clues)] = found
+    [(first, second, clues, of_sides)] = found
+    assert [pairs.shape[1] for pairs in of_sides] == [2, 2]  # whatever forms the pieces have
     same = first.pieces[:40, None] == second.pieces[:40]
     assert 30 < same.sum() <= 40
     np.testing.assert_array_equal(clues > spelling.WORTH - 1e-5, same)
