@@ -72,6 +72,9 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
     ensure_stores(config)
     texts = _texts(config, vocabulary)
     first, second = _two(args.languages, texts)
+    # What is missing is said before minutes of counting.
+    more = [_store(args.refine_on, code, vocabulary) for code in (first, second) if args.refine_on]
+    pairs = _pairs(args.translations, (first, second), vocabulary) if args.translations else None
     sides = [
         Contexts.of(
             texts[code],
@@ -85,8 +88,7 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
     for code, side in zip((first, second), sides, strict=True):
         print(f"{code}: {side.counts.sum():,} pieces of {len(side.pieces):,} kinds")
     wider = []
-    if args.refine_on:
-        more = [_store(args.refine_on, code, vocabulary) for code in (first, second)]
+    if more:
         wider = [
             side.counted_in([store], vocabulary) for side, store in zip(sides, more, strict=True)
         ]
@@ -98,7 +100,7 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
         jax.random.key(seed),
         functools.partial(print, flush=True),
         wider,
-        _clues(sides, vocabulary, args.translations, (first, second)),
+        _clues(sides, vocabulary, pairs),
         [forms([vocabulary.pieces[i] for i in side.pieces]) for side in sides],
     )
     pieces, vectors = _merged(sides, space)
@@ -134,26 +136,34 @@ def _store(folder: str, code: str, vocabulary: Vocabulary) -> TokenStore:
     )
 
 
+def _pairs(folder: str, codes: tuple[str, str], vocabulary: Vocabulary) -> tuple[TokenStore, bool]:
+    """Return the training pairs of two languages in a folder, and whether the first is the source.
+
+    Either way round will do.
+    """
+    for forward in (True, False):
+        way = codes if forward else codes[::-1]
+        place = pathlib.Path(folder) / f"mt.{'_'.join(way)}" / "train"
+        if TokenStore.is_finished(place):
+            return TokenStore.open(place, vocabulary.fingerprint), forward
+    raise ValueError(
+        f"--translations={folder}: there is no {place} nor the other way round: run `xlmjax "
+        "prepare` with a config whose data.stores that is and whose mixture is of such pairs"
+    )
+
+
 def _clues(
-    sides: Sequence[Contexts], vocabulary: Vocabulary, folder: str | None, codes: tuple[str, str]
+    sides: Sequence[Contexts], vocabulary: Vocabulary, pairs: tuple[TokenStore, bool] | None
 ) -> np.ndarray:
-    """Return what speaks for two contexts being translations: spelling, and pairs of a folder."""
+    """Return what speaks for two contexts being translations: spelling, and pairs."""
     pieces = [side.contexts for side in sides]
     clues = spelling.WORTH * spelling.spelt_alike(
         *([vocabulary.pieces[i] for i in own] for own in pieces)
     )
-    if folder:
-        for forward in (True, False):
-            order = slice(None, None, 1 if forward else -1)
-            place = pathlib.Path(folder) / f"mt.{'_'.join(codes[order])}" / "train"
-            if TokenStore.is_finished(place):
-                store = TokenStore.open(place, vocabulary.fingerprint)
-                found = translations.translated(store, vocabulary, *pieces[order])
-                return clues + translations.WORTH * (found if forward else found.T)
-        raise ValueError(
-            f"--translations={folder}: there is no {place} nor the other way round: run `xlmjax "
-            "prepare` with a config whose data.stores that is and whose mixture is of such pairs"
-        )
+    if pairs is not None:
+        store, forward = pairs
+        found = translations.translated(store, vocabulary, *pieces[:: 1 if forward else -1])
+        clues = clues + translations.WORTH * (found if forward else found.T)
     return clues
 
 
