@@ -275,6 +275,19 @@ def test_schedules_are_piecewise_linear_and_constant_outside():
     assert (schedule.minimum, schedule.maximum) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("points", "zeros"),
+    [
+        (((0, 1.0),), 0),
+        (((0, 0.0),), 96),
+        (((20, 0.0), (21, 1.0)), 21),  # steps 0 to 20
+        (((0, 1.0), (50, 0.1), (90, 0.0)), 6),  # 90 to 95
+    ],
+)
+def test_steps_at_which_a_schedule_is_0_are_counted(points, zeros):
+    assert piecewise(points).zeros(96) == zeros
+
+
 @pytest.mark.parametrize("points", [(), ((5, 1.0), (5, 2.0)), ((5, 1.0), (3, 2.0)), (0.15,)])
 def test_a_wrong_schedule_is_named(points):
     with pytest.raises(ValueError, match="rate = "):

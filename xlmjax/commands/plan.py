@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from xlmjax.data.mixture import open_groups
 from xlmjax.data.vocabulary import Vocabulary
+from xlmjax.ops.schedules import piecewise
 from xlmjax.planning import mixture_plan
 
 HELP = """Print what a run will read, from the prepared stores (run `xlmjax prepare` first):
@@ -26,9 +27,13 @@ def run(config: ConfigDict, args: argparse.Namespace) -> None:
             group.name, group.mixture, group.rows, config.train.num_steps
         )
         by_language = mixture_plan.plan_languages(plans, group.mixture.tasks)
+        weight = piecewise(config.objectives[group.name].weight, f"objectives.{group.name}.weight")
+        idle = weight.zeros(config.train.num_steps)
         print(
             f"objectives.{group.name}: {config.train.num_steps:,} steps of {group.rows} rows of "
-            f"{group.mixture.length} tokens\n"
+            f"{group.mixture.length} tokens"
+            + (f", of which {idle:,} have weight 0: read, not learned from" if idle else "")
+            + "\n"
         )
         print(mixture_plan.format_plan(plans, by_language))
         late = mixture_plan.late_stages(group.mixture, group.rows, config.train.num_steps)

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 
@@ -14,14 +15,20 @@ class Schedule:
 
     points: tuple[tuple[int, float], ...]
 
-    def __call__(self, step: int | Int[Array, ""]) -> Float[Array, ""]:
-        """Return the value at a step."""
+    def __call__(
+        self, step: int | Int[Array, "..."] | Int[np.ndarray, "..."]
+    ) -> Float[Array, "..."]:
+        """Return the value at a step, or at each of several."""
         steps, values = zip(*self.points, strict=True)
         return jnp.interp(
             jnp.asarray(step, jnp.float32),
             jnp.asarray(steps, jnp.float32),
             jnp.asarray(values, jnp.float32),
         )
+
+    def zeros(self, num_steps: int) -> int:
+        """Return in how many of the first steps the value is 0."""
+        return int(np.sum(np.asarray(self(np.arange(num_steps))) == 0))
 
     @property
     def minimum(self) -> float:
