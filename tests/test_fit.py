@@ -660,6 +660,8 @@ def test_where_every_plan_crashes_the_compiler_that_is_said_and_remembered(
 
 
 def test_a_search_tells_what_it_took(two_plans, monkeypatch, capsys, tmp_path):
+    monkeypatch.syspath_prepend(pathlib.Path(fit_tables.__file__).parent)  # scripts find each other
+    fit_growth = importlib.import_module("fit_growth")
     memory = Memory(arguments=GIB, outputs=0, aliased=0, temporary=GIB, code=0)
     monkeypatch.setattr(fit, "compile_apart", lambda *_: Program(memory, flops=10**9))
     for kept in (0, 2):
@@ -672,6 +674,9 @@ def test_a_search_tells_what_it_took(two_plans, monkeypatch, capsys, tmp_path):
         assert line.endswith(f"| 2 | {seconds} |")
     refusal = found[0] | {"fits": False, "program": {"refusal": "too large"}}
     assert fit_tables.row("small", "v5e-8", refusal).count("|") == fit_tables.HEAD.count("|")
+    for point in (found[0], refusal):
+        assert fit_growth.row("v5e:2x4", point).count("|") == fit_growth.HEAD.count("|")
+    assert "| 2.00 |" in fit_growth.row("v5e:2x4", found[0])  # GiB: arguments and temporary
 
 
 def test_a_killed_fit_leaves_no_compiler_behind(tmp_path):
