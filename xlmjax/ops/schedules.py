@@ -15,10 +15,8 @@ class Schedule:
 
     points: tuple[tuple[int, float], ...]
 
-    def __call__(
-        self, step: int | Int[Array, "..."] | Int[np.ndarray, "..."]
-    ) -> Float[Array, "..."]:
-        """Return the value at a step, or at each of several."""
+    def __call__(self, step: int | Int[Array, ""]) -> Float[Array, ""]:
+        """Return the value at a step."""
         steps, values = zip(*self.points, strict=True)
         return jnp.interp(
             jnp.asarray(step, jnp.float32),
@@ -27,8 +25,9 @@ class Schedule:
         )
 
     def zeros(self, num_steps: int) -> int:
-        """Return in how many of the first steps the value is 0."""
-        return int(np.sum(np.asarray(self(np.arange(num_steps))) == 0))
+        """Return in how many of the first steps the value is 0, without a device."""
+        steps, values = zip(*self.points, strict=True)
+        return int(np.sum(np.interp(np.arange(num_steps), steps, values) == 0))
 
     @property
     def minimum(self) -> float:
