@@ -394,15 +394,19 @@ def test_the_command_compares_how_contexts_are_spelt(text, monkeypatch):
 
     def watched(first, second, dim, key, report, wider, clues, forms):
         found.append((first, second, clues, forms))
-        return find_common_space(first, second, dim, key, report, wider, clues, forms)
+        return find_common_space(first, second, dim, key, report, wider, clues)
 
     monkeypatch.setattr(vectors, "find_common_space", watched)
+    monkeypatch.setattr(vectors, "forms", lambda pieces: [*pieces])
     assert run(text, "--max-contexts=40") == 0
     [(first, second, clues, of_sides)] = found
-    assert [pairs.shape[1] for pairs in of_sides] == [2, 2]  # whatever forms the pieces have
     same = first.pieces[:40, None] == second.pieces[:40]
     assert 30 < same.sum() <= 40
     np.testing.assert_array_equal(clues > spelling.WORTH - 1e-5, same)
+    # Forms are looked for among the pieces of each side, in their order.
+    pieces = Vocabulary.load(text / "vocabulary.model").pieces
+    assert of_sides == [[pieces[piece] for piece in side.pieces] for side in (first, second)]
+    assert of_sides[0] != of_sides[1]
 
 
 @pytest.mark.parametrize("way", ["mt.en_fr", "mt.fr_en"])

@@ -178,6 +178,18 @@ def test_plan_prints_tasks_and_languages(data, capsys):
     printed = capsys.readouterr().out
     for part in ("mlm.en", "tlm.en_fr", "French", "epochs", "tokens in all"):
         assert part in printed
+    assert "weight 0" not in printed
+
+
+def test_plan_tells_in_how_many_steps_nothing_is_learned_and_refuses_wrong_weights(data, capsys):
+    config = small_config(data, train__num_steps=100)
+    config.objectives.mlm.weight = ((30, 0.0), (31, 1.0))
+    plan.run(config, argparse.Namespace())
+    assert "100 steps of" in (head := capsys.readouterr().out.splitlines()[0])
+    assert head.endswith(", of which 31 have weight 0: read, not learned from")
+    config.objectives.mlm.weight = ((0, -1.0),)
+    with pytest.raises(ValueError, match=r"objectives.mlm.weight = .* numbers of 0 or more"):
+        plan.run(config, argparse.Namespace())
 
 
 @pytest.mark.slow

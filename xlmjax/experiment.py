@@ -23,7 +23,7 @@ from xlmjax.models.config import ModelConfig
 from xlmjax.models.seq2seq import EncoderDecoder
 from xlmjax.models.xlm import XLM
 from xlmjax.objectives import OBJECTIVES, Specials
-from xlmjax.ops.schedules import piecewise
+from xlmjax.ops.schedules import weight_schedule
 from xlmjax.parallel import distributed
 from xlmjax.parallel.mesh import MeshConfig, check_rows, make_mesh
 from xlmjax.preparation.cleaning import Cleaning
@@ -276,10 +276,7 @@ def make_group(
         )
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    weight = piecewise(fields.weight, f"{where}.weight")
-    if weight.minimum < 0:
-        raise ValueError(f"{where}.weight = {fields.weight!r}: give numbers of 0 or more")
-    return Group(name, objective, weight)
+    return Group(name, objective, weight_schedule(fields.weight, f"{where}.weight"))
 
 
 def _check_model(objective: str, model: ModelConfig, where: str) -> None:

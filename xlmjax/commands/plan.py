@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from xlmjax.data.mixture import open_groups
 from xlmjax.data.vocabulary import Vocabulary
-from xlmjax.ops.schedules import piecewise
+from xlmjax.ops.schedules import weight_schedule
 from xlmjax.planning import mixture_plan
 
 HELP = """Print what a run will read, from the prepared stores (run `xlmjax prepare` first):
@@ -22,13 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(config: ConfigDict, args: argparse.Namespace) -> None:
     """Print the plan of every objective group; warnings go to stderr."""
+    weights = {
+        name: weight_schedule(fields.weight, f"objectives.{name}.weight")
+        for name, fields in config.objectives.items()
+    }
     for group in open_groups(config, Vocabulary.load(config.data.vocabulary)):
         plans = mixture_plan.plan_tasks(
             group.name, group.mixture, group.rows, config.train.num_steps
         )
         by_language = mixture_plan.plan_languages(plans, group.mixture.tasks)
-        weight = piecewise(config.objectives[group.name].weight, f"objectives.{group.name}.weight")
-        idle = weight.zeros(config.train.num_steps)
+        idle = weights[group.name].zeros(config.train.num_steps)
         print(
             f"objectives.{group.name}: {config.train.num_steps:,} steps of {group.rows} rows of "
             f"{group.mixture.length} tokens"

@@ -54,6 +54,14 @@ def piecewise(points: Sequence[Sequence[float]], field: str = "schedule") -> Sch
     return Schedule(knots)
 
 
+def weight_schedule(points: Sequence[Sequence[float]], field: str) -> Schedule:
+    """Return the schedule of what an objective counts in the loss; it is never below 0."""
+    schedule = piecewise(points, field)
+    if schedule.minimum < 0:
+        raise ValueError(f"{field} = {points!r}: give numbers of 0 or more")
+    return schedule
+
+
 def constant(value: float) -> Schedule:
     """Return the schedule that does not change."""
     return Schedule(((0, float(value)),))
